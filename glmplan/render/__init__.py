@@ -1,0 +1,1 @@
+"""Human text from nouns; the only place that knows GiB, colour and width."""
