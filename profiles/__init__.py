@@ -1,0 +1,1 @@
+"""OBSERVE: facts about this machine, this model file, this engine."""

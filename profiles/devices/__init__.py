@@ -1,0 +1,1 @@
+"""Device facts as data."""

@@ -1,0 +1,1 @@
+"""KV cache layouts of runtimes by version as data."""

@@ -1,0 +1,1 @@
+"""Speed facts of device classes as data."""
