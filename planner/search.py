@@ -1,0 +1,96 @@
+"""The search: every model file, cache type and context, judged by memory and speed together; pure."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from glmplan.engine import EngineKind
+from glmplan.errors import InputError, ObjectiveUnmet
+from glmplan.model import ModelProfile
+from glmplan.plan import PlanRequest
+from glmplan.planner.judging import Candidate, Judge, Surroundings, reaches, score_of
+from glmplan.planner.objective import rank
+from glmplan.planner.refine import refined
+from glmplan.planner.remedies import Miss, nearest_miss, nothing_fits
+from glmplan.units import MIB
+
+__all__ = ["Candidate", "Surroundings", "search"]
+
+_PROMPT_CACHE_BYTES: Final = 2048 * MIB
+
+
+def search(models: Sequence[ModelProfile], around: Surroundings, request: PlanRequest) -> list[Candidate]:
+    """All feasible candidates, the best first.
+
+    Args:
+        models: files to choose among.
+        around: the machine as the models need it.
+        request: pins and the objective.
+
+    Raises:
+        InputError: a pin outside what the model can do.
+        NothingFits: no candidate is feasible; `facts` has the nearest misses and what would fit. Not with `force`.
+        ObjectiveUnmet: candidates fit, but none reaches the asked decode speed.
+    """
+    _check_pins(models, request)
+    candidates: list[Candidate] = []
+    misses: list[Miss] = []
+    judges = [Judge(model, around, request) for model in models]
+    for judge in judges:
+        found = judge.feasible()
+        candidates += found
+        if not found:
+            misses.append(nearest_miss(judge))
+    if not candidates:
+        if request.force:
+            return [_forced(judges, misses)]
+        raise nothing_fits(judges, misses)
+    fast_enough = [c for c in candidates if reaches(c, request.min_decode_tokens_per_s)]
+    if not fast_enough:
+        if not request.force:
+            raise _too_slow(candidates, request)
+        fast_enough = candidates
+    ranked = [fast_enough[index] for index in rank([score_of(c, request) for c in fast_enough], request)]
+    chosen = next(judge for judge in judges if judge.model is ranked[0].model)
+    best = refined(ranked[0], chosen)
+    return [_with_prompt_cache(best, chosen), *ranked[1:]]
+
+
+def _forced(judges: Sequence[Judge], misses: Sequence[Miss]) -> Candidate:
+    """The nearest miss, although it does not fit: the user insists."""
+    nearest = min(misses, key=lambda miss: miss.total_bytes)
+    return next(judge for judge in judges if judge.model is nearest.model).judge(nearest.placement)
+
+
+def _check_pins(models: Sequence[ModelProfile], request: PlanRequest) -> None:
+    limit = min(model.n_ctx_train for model in models)
+    if request.n_ctx is not None and not 1 <= request.n_ctx <= limit:
+        message = f"a context of {request.n_ctx} tokens is outside what the model was trained for ({limit})"
+        raise InputError(message, hint=f"--n-ctx up to {limit}", facts={"n_ctx": request.n_ctx, "n_ctx_train": limit})
+    if request.n_parallel < 1:
+        message = f"{request.n_parallel} parallel slots"
+        raise InputError(message, hint="--n-parallel 1 or more")
+
+
+def _with_prompt_cache(candidate: Candidate, judge: Judge) -> Candidate:
+    """Let the server keep finished prompts in host memory that is left over, within 2 GiB."""
+    room = candidate.memory.devices[-1].margin_bytes // 2
+    cache = min(_PROMPT_CACHE_BYTES, room) // MIB * MIB
+    if cache <= 0 or judge.around.engine is EngineKind.LLAMA_CPP_PYTHON:
+        return candidate
+    placement = replace(candidate.placement, cache_ram_bytes=cache)
+    return replace(candidate, placement=placement, memory=judge.memory.estimate(placement))
+
+
+def _too_slow(candidates: Sequence[Candidate], request: PlanRequest) -> ObjectiveUnmet:
+    best = max(candidates, key=lambda candidate: candidate.speed.decode_tokens_per_s.value)
+    reached = best.speed.decode_tokens_per_s
+    message = (
+        f"no configuration decodes {request.min_decode_tokens_per_s:g} tokens/s at {best.speed.depth_tokens} tokens "
+        f"of depth: the fastest reaches {reached.value:.1f} ({reached.low:.1f} to {reached.high:.1f}, {reached.basis})"
+    )
+    return ObjectiveUnmet(
+        message,
+        hint=f"--min-decode {reached.value:.0f}",
+        facts={"decode_tokens_per_s": reached.value, "quantization": best.model.quantization},
+    )
