@@ -1,0 +1,1 @@
+"""ACT: run an engine, measure it, write down how to run it."""
