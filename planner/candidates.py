@@ -22,7 +22,8 @@ UBATCH: Final = 512
 class Demand:
     """What of a request and its machine decides which placements fit, before anybody asks how fast they are.
 
-    `long_batches`: experts may leave a GPU for longer prompt batches.
+    `long_batches`: experts may leave a GPU for longer prompt batches. `wanted_ctx`: contexts shorter than this lose to
+    any of this length, so that where one fits the shorter steps of the ladder are not looked at.
     """
 
     engine: EngineKind
@@ -32,6 +33,7 @@ class Demand:
     n_ctx: int | None = None
     cache_type: str | None = None
     long_batches: bool = False
+    wanted_ctx: int = 0
 
 
 def base_placement(
@@ -117,10 +119,10 @@ def largest_context(
     def at(step: int) -> Placement:
         return replace(placement, n_ctx=step * _CONTEXT_STEP)
 
-    too_long = least(1, n_ctx_train // _CONTEXT_STEP, lambda step: not fits(memory, at(step)))
-    if too_long is None:
-        return at(n_ctx_train // _CONTEXT_STEP)
-    return at(too_long - 1) if too_long > 1 else None
+    if not fits(memory, at(1)):
+        return None
+    too_long = least(2, n_ctx_train // _CONTEXT_STEP, lambda step: not fits(memory, at(step)))
+    return at(too_long - 1 if too_long is not None else n_ctx_train // _CONTEXT_STEP)
 
 
 def cache_types(pinned: str | None) -> Iterator[str]:

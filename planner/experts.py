@@ -34,31 +34,39 @@ def choose(experts: Experts, wanted_bytes: int) -> dict[int, Parts] | None:
     if wanted_bytes <= 0:
         return {}
     classes = _classes(experts)
-    best: tuple[tuple[bool, int, int], tuple[int, ...], dict[int, Parts]] | None = None
+    best: tuple[tuple[bool, int, int], tuple[int, ...], _Part | None] | None = None
     for counts, rest in _whole_layers(classes, wanted_bytes):
-        if best is not None and not best[0][0] and sum(counts) > best[0][1]:
+        n_layers = sum(counts)
+        if best is not None and not best[0][0] and n_layers > best[0][1]:
             continue  # more layers than a close cover needs
-        found = _close(experts, classes, counts, rest)
-        if found is None:
-            continue
-        extra, excess = found
-        n_layers = sum(counts) + len(extra)
+        part = None
+        if rest > 0:
+            part = _close(classes, counts, rest)
+            if part is None:
+                continue
+            n_layers += 1
+        excess = part[0] if part else -rest
         key = (False, n_layers, excess) if excess <= _CLOSE_BYTES else (True, excess, n_layers)
         if best is None or key < best[0]:
-            best = (key, counts, extra)
-    return _take(experts, classes, best[1]) | best[2] if best else None
+            best = (key, counts, part)
+    return _take(experts, classes, best[1], best[2]) if best else None
 
 
 @dataclass(frozen=True, slots=True)
 class _Class:
     """Layers whose expert tensors have the same sizes.
 
-    `subsets`: (bytes, positions) of what one of them can give up in part, by bytes.
+    `subsets`: positions of what one of them can give up in part, by bytes; `subset_bytes`: those bytes, ascending.
     """
 
     layer_bytes: int
     layers: list[int]
-    subsets: list[tuple[int, tuple[int, ...]]]
+    subsets: list[tuple[int, ...]]
+    subset_bytes: list[int]
+
+
+# Bytes beyond what is wanted, the layer, and the positions of its tensors.
+_Part = tuple[int, int, tuple[int, ...]]
 
 
 def _classes(experts: Experts) -> tuple[_Class, ...]:
@@ -72,59 +80,65 @@ def _shared_classes(experts: Same[Experts]) -> tuple[_Class, ...]:
     for layer in sorted(experts.value):
         classes[tuple(n_bytes for _, n_bytes in experts.value[layer])].append(layer)
     ordered = sorted(classes.items(), key=lambda item: (-len(item[1]), item[0]))
-    return tuple(_Class(layer_bytes=sum(sizes), layers=layers, subsets=_subsets(sizes)) for sizes, layers in ordered)
+    return tuple(_class_of(sizes, layers) for sizes, layers in ordered)
 
 
-def _subsets(sizes: tuple[int, ...]) -> list[tuple[int, tuple[int, ...]]]:
+def _class_of(sizes: tuple[int, ...], layers: list[int]) -> _Class:
     every = (chosen for size in range(1, len(sizes) + 1) for chosen in combinations(range(len(sizes)), size))
-    return sorted(((sum(sizes[i] for i in chosen), chosen) for chosen in every), key=itemgetter(0))
+    subsets = sorted(((sum(sizes[i] for i in chosen), chosen) for chosen in every), key=itemgetter(0))
+    return _Class(
+        layer_bytes=sum(sizes),
+        layers=layers,
+        subsets=[chosen for _, chosen in subsets],
+        subset_bytes=[n_bytes for n_bytes, _ in subsets],
+    )
 
 
 def _whole_layers(classes: Sequence[_Class], wanted_bytes: int) -> Iterator[tuple[tuple[int, ...], int]]:
-    """Numbers of whole layers per class that come near, and the bytes they leave.
+    """Numbers of whole layers per class that come near, and the bytes they leave: at most what one layer holds.
 
     Every number of the first class, and of the others the most that is not too much.
-
     """
     if not classes:
         return
-    first = classes[0]
-    for count in range(min(len(first.layers), -(-wanted_bytes // first.layer_bytes)) + 1):
-        rest, counts = wanted_bytes - count * first.layer_bytes, [count]
-        for other in classes[1:]:
+    first, others = classes[0], classes[1:]
+    one_more = max(kind.layer_bytes for kind in classes)
+    elsewhere = sum(kind.layer_bytes * len(kind.layers) for kind in others)
+    least = max(0, -((elsewhere + one_more - wanted_bytes) // first.layer_bytes))
+    for count in range(least, min(len(first.layers), -(-wanted_bytes // first.layer_bytes)) + 1):
+        rest, counts = wanted_bytes - count * first.layer_bytes, (count,)
+        for other in others:
             fitting = min(len(other.layers), max(0, rest) // other.layer_bytes)
             rest -= fitting * other.layer_bytes
-            counts.append(fitting)
-        yield tuple(counts), rest
+            counts += (fitting,)
+        if rest <= one_more:
+            yield counts, rest
 
 
-def _take(experts: Experts, classes: Sequence[_Class], counts: Sequence[int]) -> dict[int, Parts]:
-    return {
-        layer: tuple(part for part, _ in experts[layer])
+def _take(experts: Experts, classes: Sequence[_Class], counts: Sequence[int], part: _Part | None) -> dict[int, Parts]:
+    taken = {
+        layer: tuple([name for name, _ in experts[layer]])
         for kind, count in zip(classes, counts, strict=True)
         for layer in kind.layers[:count]
     }
+    if part is not None:
+        _, layer, chosen = part
+        taken[layer] = tuple(experts[layer][i][0] for i in chosen)
+    return taken
 
 
-def _close(
-    experts: Experts, classes: Sequence[_Class], counts: Sequence[int], rest: int
-) -> tuple[dict[int, Parts], int] | None:
-    """The parts of one more layer that hold `rest` with the least beyond, and how much that is."""
-    if rest <= 0:
-        return {}, -rest
-    best: tuple[int, int, tuple[int, ...]] | None = None
+def _close(classes: Sequence[_Class], counts: Sequence[int], rest: int) -> _Part | None:
+    """The parts of one more layer that hold `rest` with the least beyond."""
+    best: _Part | None = None
     for kind, count in zip(classes, counts, strict=True):
         if count == len(kind.layers):
             continue
-        index = bisect_left(kind.subsets, rest, key=itemgetter(0))
-        if index < len(kind.subsets):
-            n_bytes, chosen = kind.subsets[index]
-            if best is None or n_bytes - rest < best[0]:
-                best = (n_bytes - rest, kind.layers[count], chosen)
-    if best is None:
-        return None
-    excess, layer, chosen = best
-    return {layer: tuple(experts[layer][i][0] for i in chosen)}, excess
+        index = bisect_left(kind.subset_bytes, rest)
+        if index < len(kind.subset_bytes):
+            excess = kind.subset_bytes[index] - rest
+            if best is None or excess < best[0]:
+                best = (excess, kind.layers[count], kind.subsets[index])
+    return best
 
 
 def overrides(host: Mapping[int, Parts], experts: Experts) -> tuple[int, tuple[TensorOverride, ...]]:

@@ -11,7 +11,7 @@ from glmplan.plan import PlanRequest
 from glmplan.planner.candidates import Demand, base_of, cache_types, contexts
 from glmplan.planner.layers import embedding_bytes
 from glmplan.planner.memory import MemoryModel
-from glmplan.planner.objective import Score, depth_of
+from glmplan.planner.objective import Score, depth_of, wanted_context
 from glmplan.planner.placements import fitting
 from glmplan.planner.spaces import Spaces
 from glmplan.planner.speed import SpeedModel
@@ -55,8 +55,10 @@ class Surroundings:
 class Judge:
     """Judges placements of one model file on one machine for one request."""
 
-    def __init__(self, model: ModelProfile, around: Surroundings, request: PlanRequest) -> None:
-        """Prepare the memory and the speed model of `model`."""
+    def __init__(
+        self, model: ModelProfile, around: Surroundings, request: PlanRequest, *, every_context: bool = False
+    ) -> None:
+        """Prepare the memory and the speed model of `model`; `every_context`: also those that cannot win."""
         self.model = model
         self.around = around
         self.request = request
@@ -70,6 +72,7 @@ class Judge:
             n_ctx=request.n_ctx,
             cache_type=request.cache_type,
             long_batches=request.objective is Objective.PREFILL_SPEED,
+            wanted_ctx=0 if every_context or request.min_decode_tokens_per_s else wanted_context(request),
         )
 
     def feasible(self) -> list[Candidate]:

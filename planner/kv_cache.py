@@ -5,6 +5,7 @@ src/llama-kv-cache.cpp:229-236); GQA stores K and V of every KV head. MTP blocks
 a draft context is made.
 """
 
+from functools import lru_cache
 from typing import Final
 
 from glmplan.ggml_types import BLOCKS, GgmlType, row_bytes
@@ -30,6 +31,7 @@ def row_widths(attention: Attention) -> tuple[int, ...]:
     return (attention.n_head_kv * attention.key_length, attention.n_head_kv * attention.value_length)
 
 
+@lru_cache(maxsize=4096)
 def layer_bytes(attention: Attention, cache_type: GgmlType, n_tokens: int, rules: BufferRules = PLAIN_RULES) -> int:
     """Bytes of one layer's cache for `n_tokens` (all streams together), padded as the device's buffer is."""
     return sum(

@@ -119,6 +119,8 @@ class LayerTable:
         self._expert_tensors = tuple(
             tuple((t.expert_part, t.gpu_bytes) for t in layer if t.expert_part is not None) for layer in self._layers
         )
+        held = (sum(n_bytes for _, n_bytes in layer) for layer in self._expert_tensors[: self.n_main])
+        self._expert_sums = tuple(accumulate(held, initial=0))
         self.largest_attention = tuple(
             max((t.host_bytes for t in layer if ".attn_" in t.name), default=0) for layer in self._layers
         )
@@ -208,6 +210,11 @@ class LayerTable:
     def expert_tensors(self, layer: int) -> tuple[tuple[str, int], ...]:
         """(part, bytes on a GPU) of a layer's routed experts; the part is `up`, `gate`, `down` or `gate_up`."""
         return self._expert_tensors[layer]
+
+    def expert_bytes_between(self, start: int, end: int) -> int:
+        """What `experts_between` take on a GPU."""
+        start, end = min(start, self.n_main), min(end, self.n_main)
+        return self._expert_sums[max(start, end)] - self._expert_sums[start]
 
     def experts_between(self, start: int, end: int) -> Mapping[int, tuple[tuple[str, int], ...]]:
         """`expert_tensors` of the main layers in [start, end) that have any (cached: the same object every time)."""

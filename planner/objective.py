@@ -39,6 +39,11 @@ def depth_of(n_ctx: int, asked: int | None) -> int:
     return min(n_ctx, asked if asked is not None else max(MINIMUM_DEPTH, n_ctx // 4))
 
 
+def wanted_context(request: PlanRequest) -> int:
+    """Contexts shorter than this come after all others of the same file and cache; 0 where speed alone counts."""
+    return 0 if request.objective in {Objective.DECODE_SPEED, Objective.PREFILL_SPEED} else WANTED_CONTEXT
+
+
 def rank(scores: Sequence[Score], request: PlanRequest) -> list[int]:
     """Indices of `scores`, best first; ties keep their order, so that the same question has the same answer."""
     key = key_of(scores, request)

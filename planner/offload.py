@@ -27,6 +27,13 @@ def best_offload(memory: MemoryModel, placement: Placement) -> Placement | None:
     whole = on_gpus(memory, placement)
     if whole is not None or not memory.spaces.gpus:
         return whole
+    return partly_offloaded(memory, placement)
+
+
+def partly_offloaded(memory: MemoryModel, placement: Placement) -> Placement | None:
+    """`best_offload` of what is known not to fit on the GPUs whole."""
+    if not memory.spaces.gpus:
+        return None
     if placement.engine is EngineKind.LLAMA_CPP_PYTHON:  # which cannot leave experts alone on the CPU
         return _fewer_layers(memory, placement)
     return hybrid(memory, placement) or _fewer_layers(memory, placement)
@@ -122,10 +129,8 @@ def keep_experts(memory: MemoryModel, placement: Placement) -> Placement | None:
     if min(room, default=0) < 0:
         return None
     experts = experts_of(memory, placement)
-    wanted = [
-        max(0, sum(n for layer in part.values() for _, n in layer) - margin)
-        for part, margin in zip(experts, room, strict=True)
-    ]
+    held = [memory.layers.expert_bytes_between(start, end) for start, end in memory.ranges(placement)]
+    wanted = [max(0, n_bytes - margin) for n_bytes, margin in zip(held, room, strict=True)]
     best: Placement | None = None
     for _ in range(_TRIES):
         found = _leave(memory, all_host, experts, wanted)

@@ -85,17 +85,26 @@ def make_plan(
 
 
 def ranked_for(
-    models: Sequence[ModelProfile], smaller: Sequence[ModelProfile], around: Surroundings, request: PlanRequest
+    models: Sequence[ModelProfile],
+    smaller: Sequence[ModelProfile],
+    around: Surroundings,
+    request: PlanRequest,
+    *,
+    every_context: bool = False,
 ) -> list[Candidate]:
     """All candidates, the best first; `smaller` files count only where the others are too large for the GPUs."""
+
+    def found(files: Sequence[ModelProfile], asked: PlanRequest) -> list[Candidate]:
+        return search(files, around, asked, every_context=every_context)
+
     if not smaller:
-        return search(models, around, request)
+        return found(models, request)
     try:
-        ranked = search(models, around, replace(request, force=False))
+        ranked = found(models, replace(request, force=False))
     except PlanningError:
-        return search((*models, *smaller), around, request)
+        return found((*models, *smaller), request)
     if around.spaces.gpus and all(offloaded_bytes(candidate) for candidate in ranked):
-        return search((*models, *smaller), around, request)
+        return found((*models, *smaller), request)
     return ranked
 
 

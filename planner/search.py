@@ -19,13 +19,16 @@ __all__ = ["Candidate", "Surroundings", "search"]
 _PROMPT_CACHE_BYTES: Final = 2048 * MIB
 
 
-def search(models: Sequence[ModelProfile], around: Surroundings, request: PlanRequest) -> list[Candidate]:
+def search(
+    models: Sequence[ModelProfile], around: Surroundings, request: PlanRequest, *, every_context: bool = False
+) -> list[Candidate]:
     """All feasible candidates, the best first.
 
     Args:
         models: files to choose among.
         around: the machine as the models need it.
         request: pins and the objective.
+        every_context: also contexts that cannot be chosen, for who draws a curve of them.
 
     Raises:
         InputError: a pin outside what the model can do.
@@ -35,7 +38,7 @@ def search(models: Sequence[ModelProfile], around: Surroundings, request: PlanRe
     _check_pins(models, request)
     candidates: list[Candidate] = []
     misses: list[Miss] = []
-    judges = [Judge(model, around, request) for model in models]
+    judges = [Judge(model, around, request, every_context=every_context) for model in models]
     for judge in judges:
         found = judge.feasible()
         candidates += found

@@ -44,7 +44,8 @@ def comparison_on(on: str | None, ram: str | None) -> "Comparison":
     machine = here.machine if here.use_gpus else without_gpus(here.machine)
     request = PlanRequest(machine=machine)
     around = surroundings_of(here, request)
-    ranked = ranked_for(models_for(None, None, machine), smaller_models(machine), around, request)
+    models, smaller = models_for(None, None, machine), smaller_models(machine)
+    ranked = ranked_for(models, smaller, around, request, every_context=True)
     best = ranked[0]
     # Ollama's default tag is q4_K_M, and fit takes the file it is given: the one most people have.
     usual = Judge(models_for("q4_K_M", None, machine)[0], around, request)

@@ -98,7 +98,7 @@ def _front(plan: "Plan", there: Recovered | None, judge: "Judge | Missing") -> F
         return Missing(part=FRONT, why="it is searched on the plan's machine, which is not known")
     models, smaller = rivals_of(plan, judge.model, there.situation)
     try:
-        return front_of(ranked_for(models, smaller, judge.around, judge.request))
+        return front_of(ranked_for(models, smaller, judge.around, judge.request, every_context=True))
     except GlmplanError as error:
         return Missing(part=FRONT, why=error.message, hint=error.hint)
 
