@@ -11,7 +11,7 @@ from glmplan.planner.offload import best_offload, fits, keep_experts
 
 # With experts in main memory every prompt batch copies them once (op offload): long batches pay.
 _LONG_BATCHES: Final = (1024, 2048)
-_LARGEST_BATCH: Final = 4096
+LARGEST_BATCH: Final = 4096
 _BATCH_STEP: Final = 32
 
 
@@ -28,7 +28,7 @@ def with_long_batches(memory: MemoryModel, placement: Placement) -> Iterator[Pla
 
 def fill_with_batch(memory: MemoryModel, placement: Placement) -> Placement:
     """The longest batch that fits as everything is placed: memory too small for one more expert still buys prefill."""
-    longest = min(_LARGEST_BATCH, placement.n_ctx)
+    longest = min(LARGEST_BATCH, placement.n_ctx)
 
     def at(n_ubatch: int) -> Placement:
         return replace(placement, n_ubatch=n_ubatch, n_batch=max(placement.n_batch, n_ubatch))

@@ -106,7 +106,8 @@ def _whole_layers(classes: Sequence[_Class], wanted_bytes: int) -> Iterator[tupl
     elsewhere = sum(kind.layer_bytes * len(kind.layers) for kind in others)
     least = max(0, -((elsewhere + one_more - wanted_bytes) // first.layer_bytes))
     for count in range(least, min(len(first.layers), -(-wanted_bytes // first.layer_bytes)) + 1):
-        rest, counts = wanted_bytes - count * first.layer_bytes, (count,)
+        rest = wanted_bytes - count * first.layer_bytes
+        counts: tuple[int, ...] = (count,)
         for other in others:
             fitting = min(len(other.layers), max(0, rest) // other.layer_bytes)
             rest -= fitting * other.layer_bytes

@@ -1,7 +1,8 @@
 """What "best" means: the rules of each objective, as a ranking of scores. Told to users in docs/how-it-chooses.md."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 from typing import Final
 
 from glmplan.plan import PlanRequest
@@ -37,6 +38,11 @@ class Score:
 def depth_of(n_ctx: int, asked: int | None) -> int:
     """Tokens already in the context when speed is judged: a quarter of it, at least 4k, never more than it."""
     return min(n_ctx, asked if asked is not None else max(MINIMUM_DEPTH, n_ctx // 4))
+
+
+def without_haste(score: Score) -> Score:
+    """`score` as if it took no time: what loses even so, loses by something else than speed."""
+    return replace(score, decode_tokens_per_s=inf, prefill_tokens_per_s=inf, request_s=0.0)
 
 
 def wanted_context(request: PlanRequest) -> int:

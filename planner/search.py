@@ -1,6 +1,6 @@
 """The search: every model file, cache type and context, judged by memory and speed together; pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -9,8 +9,8 @@ from glmplan.errors import InputError, ObjectiveUnmet
 from glmplan.model import ModelProfile
 from glmplan.plan import PlanRequest
 from glmplan.planner.judging import Candidate, Judge, Surroundings, reaches, score_of
-from glmplan.planner.objective import rank
-from glmplan.planner.refine import refined
+from glmplan.planner.objective import key_of, rank, without_haste
+from glmplan.planner.refine import at_most, refined
 from glmplan.planner.remedies import Miss, nearest_miss, nothing_fits
 from glmplan.units import MIB
 
@@ -54,9 +54,26 @@ def search(
             raise _too_slow(candidates, request)
         fast_enough = candidates
     ranked = [fast_enough[index] for index in rank([score_of(c, request) for c in fast_enough], request)]
-    chosen = next(judge for judge in judges if judge.model is ranked[0].model)
-    best = refined(ranked[0], chosen)
-    return [_with_prompt_cache(best, chosen), *ranked[1:]]
+    return _jointly(ranked, {id(judge.model): judge for judge in judges}, request)
+
+
+def _jointly(ranked: Sequence[Candidate], judges: Mapping[int, Judge], request: PlanRequest) -> list[Candidate]:
+    """`ranked`, in front the best that any of them becomes when its other knobs are turned too.
+
+    Every candidate is turned that could still win by the most its knobs may give. Thresholds of the ranking are those
+    of the candidates as they were placed.
+    """
+    key = key_of([score_of(candidate, request) for candidate in ranked], request)
+    base, best = ranked[0], refined(ranked[0], judges[id(ranked[0].model)])
+    for candidate in ranked[1:]:
+        judge, reached = judges[id(candidate.model)], key(score_of(best, request))
+        if key(without_haste(score_of(candidate, request))) <= reached or key(at_most(candidate, judge)) <= reached:
+            continue
+        turned = refined(candidate, judge)
+        if key(score_of(turned, request)) > reached:
+            base, best = candidate, turned
+    others = [candidate for candidate in ranked if candidate is not base]
+    return [_with_prompt_cache(best, judges[id(best.model)]), *others]
 
 
 def _forced(judges: Sequence[Judge], misses: Sequence[Miss]) -> Candidate:

@@ -18,6 +18,7 @@ from glmplan.planner.judging import Judge, score_of
 from glmplan.planner.memory import MemoryModel
 from glmplan.planner.objective import Score, key_of
 from glmplan.planner.offload import NO_PIPELINE
+from glmplan.planner.refine import at_most, refined
 from glmplan.planner.search import Candidate, Surroundings, search
 from glmplan.planner.spaces import planned_gpus, spaces_of
 from glmplan.profiles.recipes import catalog_profile
@@ -137,6 +138,28 @@ def test_more_memory_never_gives_a_worse_plan(machine: Machine, more_mib: list[i
         else:
             key = key_of([*(score_of(c, request) for c in ranked), here], request)
             assert key(there)[:-1] >= key(here)[:-1]
+
+
+@settings(max_examples=8, deadline=None)
+@given(machines, st.sampled_from(list(Objective)), st.sampled_from([1, 4]))
+def test_no_candidate_left_alone_would_have_won(machine: Machine, objective: Objective, n_parallel: int) -> None:
+    """The knobs of all candidates turned, one after the other, find nothing better than the search."""
+    request = replace(PlanRequest(machine=machine), objective=objective, n_parallel=n_parallel)
+    try:
+        ranked = search(MODELS, around(machine), request, every_context=True)
+        best = search(MODELS, around(machine), request)[0]
+    except NothingFits:
+        return
+    placed = [c for model in MODELS for c in Judge(model, around(machine), request, every_context=True).feasible()]
+    key = key_of([score_of(candidate, request) for candidate in placed], request)
+    for candidate in placed:
+        judge = Judge(candidate.model, around(machine), request)
+        turned, most = score_of(refined(candidate, judge), request), at_most(candidate, judge)
+        assert turned.decode_tokens_per_s <= most.decode_tokens_per_s * (1 + 1e-6)
+        assert turned.prefill_tokens_per_s <= most.prefill_tokens_per_s * (1 + 1e-6)
+        assert turned.request_s >= most.request_s * (1 - 1e-6)
+        assert key(turned) <= key(score_of(best, request))
+    assert key(score_of(ranked[0], request)) == key(score_of(best, request))
 
 
 @settings(max_examples=10, deadline=None)
