@@ -10,7 +10,7 @@ class DryRunRequest:
     """One configuration in the engine's own words (llama.cpp `llama_model_params` and `llama_context_params`).
 
     `n_gpu_layers` -1 means all; `overrides` are (regular expression, buffer type) pairs; `flash_attn` is
-    -1 auto, 0 off, 1 on; `n_outputs_max` 0 means n_batch; `devices` None means every GPU the engine has.
+    -1 auto, 0 off, 1 on; `n_outputs_max` 0 means n_batch; `drafts`: the context that drafts with the MTP block instead.
     """
 
     model: str
@@ -30,6 +30,7 @@ class DryRunRequest:
     op_offload: bool = True
     use_extra_bufts: bool = True
     load_mtp: bool = False
+    drafts: bool = False
 
 
 @noun

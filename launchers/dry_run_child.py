@@ -24,6 +24,9 @@ from typing import Any, Final
 TESTED_VERSIONS: Final = ("0.3.36",)
 _BREAKDOWN: Final = "_Z26llama_get_memory_breakdownPK13llama_context"
 _LOAD_MODE_NONE: Final = 0
+# llama.h llama_context_type
+_USUAL: Final = 0
+_DRAFTING: Final = 1
 
 
 class _Node(c.Structure):
@@ -189,6 +192,7 @@ class DryRunner:
                      "kv_unified", "offload_kqv", "op_offload"):  # fmt: skip
             setattr(params, name, request[name])
         params.flash_attn_type = request["flash_attn"]
+        params.ctx_type = _DRAFTING if request["drafts"] else _USUAL
         return params
 
     def _rows(self, context: object) -> list[dict[str, Any]]:

@@ -137,7 +137,10 @@ def _offload(placement: Placement, engine: Engine) -> list[Knob]:
     if not placement.op_offload:
         knobs.append(Knob(spellings=("--no-op-offload",), needed_for="keeping host operations on the CPU"))
     if placement.load_mtp:
-        knobs.append(Knob(spellings=("--spec-type",), value="draft-mtp", needed_for="multi-token prediction"))
+        knobs += [
+            Knob(spellings=("--spec-type",), value="draft-mtp", needed_for="multi-token prediction"),
+            Knob(spellings=("--spec-draft-n-max",), value="1"),  # two and three were slower (planner/mtp.py)
+        ]
     if placement.numa is not None:
         knobs.append(Knob(spellings=("--numa",), value=placement.numa.value, needed_for="NUMA nodes"))
     return knobs + _loading(placement, engine)

@@ -55,6 +55,7 @@ def common_params(config: dict[str, Any]) -> Any:  # noqa: ANN401 - the library 
         params.numa = getattr(xllamacpp.ggml_numa_strategy, f"GGML_NUMA_STRATEGY_{config['numa'].upper()}")
     if config["load_mtp"]:
         params.speculative.types = [xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_DRAFT_MTP]
+        params.speculative.draft.n_max = 1
     _set_sampling(params.sampling, config["sampling"])
     _set_service(params, config)
     return params

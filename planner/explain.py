@@ -101,14 +101,16 @@ def _cache_reason(best: Candidate, table: QualityTable | None) -> str:
 
 
 def _mtp_reasons(best: Candidate, judge: Judge) -> Iterator[str]:
-    would = drafting(best, judge)
-    if would is None or best.placement.load_mtp:
+    if best.placement.load_mtp:
+        return
+    would = drafting(judge.memory, judge.speed, best.placement, best.speed)
+    if would is None:
         return
     yield (
         f"MTP is off: one drafted token a step would make decode {would.times:.2g} times as fast at this depth "
-        f"({spell(would.decode_tokens_per_s)} tokens/s; published on one GPU: 1.11 to 1.28 times) and take "
-        f"{format_bytes(would.n_bytes)} and its own compute buffer, which no ledger here proves; "
-        "--spec-type draft-mtp --spec-draft-n-max 1 turns it on"
+        f"({spell(would.decode_tokens_per_s)} tokens/s; published: 0.83 times with vLLM, 1.11 to 1.28 with llama.cpp) "
+        f"and take {format_bytes(would.n_bytes)}; it would be on if the least of that were a gain "
+        "(--spec-type draft-mtp --spec-draft-n-max 1)"
     )
 
 

@@ -11,6 +11,7 @@ from glmplan.plan import PlanRequest
 from glmplan.planner.candidates import Demand, base_of, cache_types, contexts
 from glmplan.planner.layers import embedding_bytes
 from glmplan.planner.memory import MemoryModel
+from glmplan.planner.mtp import drafted
 from glmplan.planner.objective import Score, depth_of, wanted_context
 from glmplan.planner.placements import fitting
 from glmplan.planner.spaces import Spaces
@@ -90,11 +91,12 @@ class Judge:
     def judge(self, placement: Placement, memory: MemoryEstimate | None = None) -> Candidate:
         """`placement` with its memory (where that is known, it is not asked again) and speed."""
         depth = depth_of(placement.n_ctx, self.request.depth_tokens)
+        speed = self.speed.estimate(placement, depth_tokens=depth, prompt_tokens=self.request.prompt_tokens)
         return Candidate(
             model=self.model,
             placement=placement,
             memory=memory or self.memory.estimate(placement),
-            speed=self.speed.estimate(placement, depth_tokens=depth, prompt_tokens=self.request.prompt_tokens),
+            speed=drafted(self.memory, self.speed, placement, speed),
         )
 
 

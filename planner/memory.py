@@ -98,6 +98,26 @@ class MemoryModel:
         )
         return devices, host
 
+    def draft_bytes(self, placement: Placement) -> tuple[tuple[int, ...], int]:
+        """What the context that drafts takes of each GPU and of the host, at most, beside the block's weights.
+
+        Its cache has one layer, where the block is. Its graph is that layer and the output, so that its compute buffers
+        are within those of the main context (14 to 60 MiB below them on a GPU; tests/contract/test_oracle.py).
+        """
+        shape = self._shape_of(placement)
+        devices, host = self._buffers(placement, shape)
+        kv_type = cache_type(placement.cache_type_k)
+        taken = [0] * len(devices)
+        ranges = self.ranges(placement) if devices else ()
+        for index, (start, end) in enumerate(ranges):
+            if start < self.layers.n_all <= end:
+                rules = self.layers.rules
+                taken[index] = (
+                    layer_bytes(self.model.attention, kv_type, shape.n_kv, rules) + devices[index].compute_bytes
+                )
+                return tuple(taken), host.compute_bytes
+        return tuple(taken), layer_bytes(self.model.attention, kv_type, shape.n_kv) + host.compute_bytes
+
     def notes(self, placement: Placement) -> tuple[str, ...]:
         """Which of these numbers are bounds only."""
         shape = self.graph_shape(placement, cache_type(placement.cache_type_k))
@@ -213,6 +233,8 @@ class MemoryModel:
         """Buffers, overheads and the verdict per device."""
         shape = self._shape_of(placement)
         devices, host = self._buffers(placement, shape)
+        drafting = placement.load_mtp and self.model.n_nextn_layers > 0
+        draft_gpus, draft_host = self.draft_bytes(placement) if drafting else ((0,) * len(devices), 0)
         weights = sum(part.weights_bytes for part in (*devices, host))
         rows = [
             DeviceMemory(
@@ -221,11 +243,11 @@ class MemoryModel:
                 weights_bytes=part.weights_bytes,
                 kv_cache_bytes=part.kv_cache_bytes,
                 compute_bytes=part.compute_bytes,
-                overhead_bytes=overheads.gpu_bytes(gpu, shape) + self._misplaced_bytes(part, weights)
+                overhead_bytes=overheads.gpu_bytes(gpu, shape) + self._misplaced_bytes(part, weights) + draft
                 if _is_used(part)
                 else 0,
             )
-            for gpu, part in zip(self.spaces.gpus, devices, strict=True)
+            for gpu, part, draft in zip(self.spaces.gpus, devices, draft_gpus, strict=True)
         ]
         usable = self.spaces.host.usable_bytes
         # One memory for both: what the GPU part takes is gone for the host part.
@@ -237,7 +259,7 @@ class MemoryModel:
                 weights_bytes=host.weights_bytes,
                 kv_cache_bytes=host.kv_cache_bytes,
                 compute_bytes=host.compute_bytes,
-                overhead_bytes=overheads.host_bytes(placement, self.model.n_vocab),
+                overhead_bytes=overheads.host_bytes(placement, self.model.n_vocab) + draft_host,
             )
         )
         basis = Basis.ASSUMED if self.model.assumed_bytes else Basis.ROOFLINE

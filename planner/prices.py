@@ -146,11 +146,13 @@ def _taken(best: Candidate, judge: Judge, placement: Placement) -> tuple[int, st
 
 
 def _of_mtp(best: Candidate, judge: Judge) -> Iterator[Price]:
-    would = drafting(best, judge)
-    if would is None or best.placement.load_mtp:
+    if best.placement.load_mtp:
+        return
+    would = drafting(judge.memory, judge.speed, best.placement, best.speed)
+    if would is None:
         return
     decode = would.decode_tokens_per_s
-    effect = f"takes {format_bytes(would.n_bytes)} and a compute buffer of its own; decode {spell(decode)} tokens/s"
+    effect = f"takes {format_bytes(would.n_bytes)}; decode {spell(decode)} tokens/s"
     yield Price(
         step="drafting with the file's MTP block, one token a step",
         effect=f"{effect} instead of {three_digits(best.speed.decode_tokens_per_s.value)}",

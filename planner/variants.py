@@ -1,13 +1,15 @@
-"""Knobs that move no weights, in every combination: batches, flash attention, repacking, separate caches."""
+"""Knobs that move no weights, in every combination: batches, flash attention, repacking, slots, drafting."""
 
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 from typing import Any, Final
 
+from glmplan.engine import EngineKind
 from glmplan.placement import FlashAttention, Placement
 from glmplan.planner.judging import Candidate, Judge
 from glmplan.planner.memory import MemoryModel
+from glmplan.planner.mtp import LEAST_SHARE
 from glmplan.planner.objective import WANTED_CONTEXT
 from glmplan.planner.offload import fits
 from glmplan.planner.slots import together, with_slots
@@ -38,7 +40,7 @@ def best_variant(best: Candidate, judge: Judge) -> Candidate:
 
 
 def variants(placement: Placement, judge: Judge) -> Iterator[tuple[Placement, int]]:
-    """Every combination of other batches, attention, weights and caches, and how many knobs it turns."""
+    """Every combination of other batches, attention, weights, caches and drafting, and how many knobs it turns."""
     for turns in product(*_turns(placement, judge)):
         changed = placement
         for turn in turns:
@@ -61,7 +63,14 @@ def _turns(placement: Placement, judge: Judge) -> list[list[dict[str, Any]]]:
         [{}, *([{"flash_attn": FlashAttention.OFF}] if placement.cache_type_k == "f16" else [])],
         [{}, *([{"repack": True}] if not has_gpu and judge.around.can_repack and not placement.repack else [])],
         [{}, *([{"kv_unified": False}] if may_part else [])],
+        [{}, *([{"load_mtp": True}] if _may_draft(placement, judge) else [])],
     ]
+
+
+def _may_draft(placement: Placement, judge: Judge) -> bool:
+    """The file has the block and the engine can use it; for one request at a time, as all published runs."""
+    in_server = judge.around.engine in {EngineKind.LLAMA_SERVER, EngineKind.XLLAMACPP}
+    return in_server and judge.model.n_nextn_layers > 0 and placement.n_parallel == 1
 
 
 def _has_room(memory: MemoryModel, placement: Placement) -> bool:
@@ -95,4 +104,6 @@ def _decode_s(candidate: Candidate, judge: Judge) -> float:
     is_repacked = placement.repack and not judge.memory.spaces.gpus
     busy = together(judge.speed, placement, speed.depth_tokens) if placement.n_parallel > 1 else None
     rate = busy or speed.decode_tokens_per_s
-    return (_REPACKED_DECODE if is_repacked else 1.0) / rate.value
+    # What nobody measured here counts by the least that was published of it.
+    sure = LEAST_SHARE if placement.load_mtp else 1.0
+    return (_REPACKED_DECODE if is_repacked else 1.0) / (sure * rate.value)

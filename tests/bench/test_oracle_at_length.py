@@ -13,7 +13,7 @@ from typing import Final
 
 import pytest
 from oracle_errors import Errors
-from oracle_samples import CARDS, Sample, draw, draw_corner
+from oracle_samples import CARDS, Sample, draw, draw_corner, seed_of_run
 
 from glmplan.launchers.dry_run import DryRun, request_of
 
@@ -29,7 +29,7 @@ def test_many_configurations_equal_the_engine(
     engine_on: Callable[[str], AbstractContextManager[DryRun]],
     header_true: Callable[..., Path],
 ) -> None:
-    seed = int(os.environ.get("GLMPLAN_ORACLE_SEED") or random.SystemRandom().randrange(2**32))
+    seed = seed_of_run()
     generator, errors = random.Random(seed), Errors()
     for cards in CARDS:
         with engine_on(cards) as engine:

@@ -3,13 +3,13 @@
 import importlib.util
 import json
 import re
-import secrets
 import subprocess
 import sys
 from pathlib import Path
 
 import llama_reader
 import pytest
+from oracle_samples import seed_of_run
 
 # Deliberately stricter: names a terminal or a JSON document cannot carry, and lengths beyond the specification.
 STRICTER = re.compile(r"is not UTF-8|has \d+ bytes, 1 to \d+ are allowed|\Abig-endian\Z")
@@ -26,8 +26,7 @@ def libggml_base() -> Path:
 
 @pytest.mark.compiled
 def test_we_refuse_what_llama_cpp_refuses() -> None:
-    seed = secrets.randbits(32)
-    print(f"seed {seed}")
+    seed = seed_of_run()
     script = Path(llama_reader.__file__)
     done = subprocess.run(
         [sys.executable, str(script), str(libggml_base()), "10000", str(seed)],

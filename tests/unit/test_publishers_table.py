@@ -77,3 +77,30 @@ def test_a_file_with_an_mtp_block_is_told_what_drafting_would_give() -> None:
     assert price.decode_tokens_per_s is not None
     assert price.decode_tokens_per_s.basis == "assumed"
     assert price.decode_tokens_per_s.value > plan.speed.decode_tokens_per_s.value
+
+
+def test_drafting_is_on_where_the_least_it_may_give_is_a_gain(monkeypatch: pytest.MonkeyPatch) -> None:
+    from glmplan.commands.plan import surroundings_of
+    from glmplan.plan import PlanRequest
+    from glmplan.planner import variants
+    from glmplan.planner.memory import MemoryModel
+    from glmplan.planner.planning import make_plan as decide
+    from glmplan.profiles.recipes import catalog_profile
+
+    here = situation_of("h100", "128GiB")
+    request = PlanRequest(machine=here.machine, quant="q8_0")
+    model, around = catalog_profile("q8_0", n_nextn_layers=1), surroundings_of(here, request)
+    without = decide([model], around, request, engine=None, created_at="")
+    monkeypatch.setattr(variants, "LEAST_SHARE", 1.0)
+    plan = decide([model], around, request, engine=None, created_at="")
+    assert plan.placement.load_mtp
+    assert not any("MTP is off" in reason for reason in plan.reasons)
+    # The block, a layer of cache and the draft's compute buffers are in its ledger.
+    memory = MemoryModel(model, around.spaces)
+    more = sum(d.needed_bytes for d in plan.memory.devices) - sum(d.needed_bytes for d in without.memory.devices)
+    block = sum(tensor.n_bytes for tensor in model.tensors if tensor.name.startswith("blk.47."))
+    draft_gpus, draft_host = memory.draft_bytes(plan.placement)
+    assert more >= block + sum(draft_gpus) + draft_host
+    assert draft_gpus[0] > plan.placement.n_ctx * 1152
+    assert plan.speed.decode_tokens_per_s.basis == "assumed"
+    assert plan.speed.decode_tokens_per_s.low < without.speed.decode_tokens_per_s.value
