@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from glmplan.errors import InputError, ProfileError
+from glmplan.full_disk import not_written
 from glmplan.ggml_types import BLOCKS, GgmlType
 from glmplan.model import Attention, MlaAttention, ModelProfile
 from glmplan.profiles.noise import noise_blocks, one_blocks
@@ -71,8 +72,9 @@ def write_synthetic(
         on_disk = temporary.stat().st_blocks * 512 if every_tensor else _refuse_dense(temporary, total)
         temporary.replace(path)
     except OSError as error:
-        message = f"cannot write the synthetic model to {path}: {error.strerror or error}"
-        raise InputError(message, hint="choose another folder with free space") from error
+        error.filename = str(path)
+        told = not_written(error)
+        raise InputError(f"the synthetic model: {told.message}", hint=told.hint, facts=told.facts) from error
     finally:
         temporary.unlink(missing_ok=True)
     return on_disk

@@ -182,3 +182,18 @@ def test_no_half_file_is_left(console: Console, disk: SmallDisk, words: tuple[st
     assert done.returncode == 2, done.stderr
     told(done.stderr, disk)
     assert [path for path in disk.seen.rglob("*") if "target" in path.name] == []
+
+
+@pytest.mark.parametrize("words", [
+    ("rehearse", "--quant", "q4_K_M", "--n-ctx", "4096", "--engine", EMBEDDED),
+    ("tune", "--synthetic", "2", "--n-ctx", "1024", "--budget", "30s"),
+])  # fmt: skip
+def test_a_model_that_cannot_be_written_is_neither_measured_nor_left(
+    console: Console, disk: SmallDisk, words: tuple[str, ...]
+) -> None:
+    disk.leave(0)
+    done = console.run(*words, "--json", prefix=disk.prefix)
+    assert done.returncode != 0
+    error_of(done, disk)
+    assert files(disk, "*.gguf") == []
+    assert not any("llama" in " ".join(words_of(process)) for process in console.leftovers())

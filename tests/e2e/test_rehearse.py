@@ -67,6 +67,32 @@ def test_a_rehearsal_says_what_it_takes_and_how_fast_it_is_and_plans_rest_on_it(
     assert not any("rehearsal" in reason for reason in elsewhere["reasons"])
 
 
+def test_the_first_run_without_a_plan_rehearses_and_the_second_does_not(console: Console) -> None:
+    """Nobody answers for the weights, so that both end after it; what was measured stays."""
+    console.environment |= {"HF_ENDPOINT": "http://127.0.0.1:9"}
+    words = ("run", "--fetch", "--engine", "xllamacpp", "--port", "0")
+    told = "first launch on this machine: the plan is rehearsed"
+    left_out = console.run(*words, "--no-rehearse")
+    assert left_out.returncode != 0
+    assert told not in left_out.stderr
+    assert not (data_folder() / "rehearsals").exists()
+
+    first = console.run(*words, timeout_s=300)
+    assert first.returncode == left_out.returncode
+    assert told in first.stderr
+    assert "not rehearsed" not in first.stderr
+    assert "Traceback" not in first.stderr
+    (kept,) = (data_folder() / "rehearsals").iterdir()
+    assert len(kept.read_text().splitlines()) == 1
+
+    again = console.run(*words)
+    assert again.returncode == left_out.returncode
+    assert told not in again.stderr
+    assert len(kept.read_text().splitlines()) == 1
+    assert left() == []
+    assert console.leftovers() == []
+
+
 def started(console: Console, *more: str) -> Foreground:
     """A rehearsal whose first engine runs."""
     running = console.start(*WORDS, *more)
