@@ -74,7 +74,8 @@ def write_synthetic(
     except OSError as error:
         error.filename = str(path)
         told = not_written(error)
-        raise InputError(f"the synthetic model: {told.message}", hint=told.hint, facts=told.facts) from error
+        message = f"the synthetic model: {told.message}"
+        raise InputError(message, hint=told.hint, facts=told.facts) from error
     finally:
         temporary.unlink(missing_ok=True)
     return on_disk
