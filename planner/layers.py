@@ -127,6 +127,7 @@ class LayerTable:
         self._expert_bytes = tuple(sum(t.n_bytes for t in layer if t.expert_part is not None) for layer in self._layers)
         self._tables: dict[tuple[object, ...], OffloadTable] = {}
         self._rows: dict[tuple[int, tuple[int, ...]], _LayerBytes] = {}
+        self._rows_left: dict[tuple[int, tuple[str, ...]], _LayerBytes] = {}
         self._whole_rows: dict[bool, tuple[_LayerBytes, ...]] = {}
         self._expert_positions = tuple(
             tuple((i, t.expert_part) for i, t in enumerate(layer) if t.expert_part is not None)
@@ -154,7 +155,7 @@ class LayerTable:
 
     def leave(
         self,
-        host: Mapping[int, Sequence[str]],
+        host: Mapping[int, tuple[str, ...]],
         n_cpu_moe: int,
         overrides: tuple[TensorOverride, ...],
         *,
@@ -169,8 +170,12 @@ class LayerTable:
             self._whole_rows[load_mtp] = whole
         rows = list(self._whole_rows[load_mtp])
         for index, parts in host.items():
-            leaving = tuple([i for i, part in self._expert_positions[index] if part in parts])
-            rows[index] = self._row(index, leaving, load_mtp=load_mtp)
+            row = self._rows_left.get((index, parts))
+            if row is None:
+                leaving = tuple(i for i, part in self._expert_positions[index] if part in parts)
+                row = self._rows_left[index, parts] = self._row(index, leaving, load_mtp=True)
+            if load_mtp or index < self.n_main:
+                rows[index] = row
         self._tables[n_cpu_moe, overrides, load_mtp] = OffloadTable(rows)
 
     def _build(self, n_cpu_moe: int, patterns: tuple[re.Pattern[str], ...], *, load_mtp: bool) -> OffloadTable:

@@ -9,7 +9,7 @@ from glmplan.errors import InputError, ObjectiveUnmet
 from glmplan.model import ModelProfile
 from glmplan.plan import PlanRequest
 from glmplan.planner.judging import Candidate, Judge, Surroundings, reaches, score_of
-from glmplan.planner.objective import key_of, rank, without_haste
+from glmplan.planner.objective import Score, key_of, rank, without_haste
 from glmplan.planner.refine import at_most, refined
 from glmplan.planner.remedies import Miss, nearest_miss, nothing_fits
 from glmplan.units import MIB
@@ -53,26 +53,31 @@ def search(
         if not request.force:
             raise _too_slow(candidates, request)
         fast_enough = candidates
-    ranked = [fast_enough[index] for index in rank([score_of(c, request) for c in fast_enough], request)]
+    scores = [score_of(candidate, request) for candidate in fast_enough]
+    ranked = [(fast_enough[index], scores[index]) for index in rank(scores, request)]
     return _jointly(ranked, {id(judge.model): judge for judge in judges}, request)
 
 
-def _jointly(ranked: Sequence[Candidate], judges: Mapping[int, Judge], request: PlanRequest) -> list[Candidate]:
-    """`ranked`, in front the best that any of them becomes when its other knobs are turned too.
+def _jointly(
+    ranked: Sequence[tuple[Candidate, Score]], judges: Mapping[int, Judge], request: PlanRequest
+) -> list[Candidate]:
+    """The candidates of `ranked`, in front the best that any becomes when its other knobs are turned too.
 
     Every candidate is turned that could still win by the most its knobs may give. Thresholds of the ranking are those
     of the candidates as they were placed.
     """
-    key = key_of([score_of(candidate, request) for candidate in ranked], request)
-    base, best = ranked[0], refined(ranked[0], judges[id(ranked[0].model)])
-    for candidate in ranked[1:]:
-        judge, reached = judges[id(candidate.model)], key(score_of(best, request))
-        if key(without_haste(score_of(candidate, request))) <= reached or key(at_most(candidate, judge)) <= reached:
+    key = key_of([score for _, score in ranked], request)
+    base = ranked[0][0]
+    best = refined(base, judges[id(base.model)])
+    reached = key(score_of(best, request))
+    for candidate, score in ranked[1:]:
+        judge = judges[id(candidate.model)]
+        if key(without_haste(score)) <= reached or key(at_most(candidate, judge)) <= reached:
             continue
         turned = refined(candidate, judge)
-        if key(score_of(turned, request)) > reached:
-            base, best = candidate, turned
-    others = [candidate for candidate in ranked if candidate is not base]
+        if (found := key(score_of(turned, request))) > reached:
+            base, best, reached = candidate, turned, found
+    others = [candidate for candidate, _ in ranked if candidate is not base]
     return [_with_prompt_cache(best, judges[id(best.model)]), *others]
 
 
