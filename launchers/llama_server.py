@@ -4,6 +4,7 @@ Flags: llama.cpp common/arg.cpp and tools/server/README.md. `--fit off` because 
 `-np` and `--cache-ram` because their defaults (4 slots, 8192 MiB) change memory behind a plan.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from glmplan.engine import Engine, EngineKind, engine_environment
@@ -67,6 +68,11 @@ def launch(plan: Plan, engine: Engine, endpoint: Endpoint) -> Launch:
         alias=endpoint.alias,
         api_key_file=endpoint.api_key_file,
     )
+    return launch_of(command, plan, engine, endpoint)
+
+
+def launch_of(command: Sequence[str], plan: Plan, engine: Engine, endpoint: Endpoint) -> Launch:
+    """A llama-server of any command line, with its environment."""
     return Launch(
         engine=EngineKind.LLAMA_SERVER,
         argv=tuple(command),
@@ -106,6 +112,11 @@ def _loading(placement: Placement, engine: Engine) -> list[Knob]:
     """`--load-mode`, or the pair of flags it replaced."""
     if "--load-mode" in engine.flags:
         return [Knob(spellings=("--load-mode",), value=placement.load_mode.value)]
+    return loading_flags(placement)
+
+
+def loading_flags(placement: Placement) -> list[Knob]:
+    """What builds before `--load-mode` have instead."""
     knobs: list[Knob] = []
     if not placement.use_mmap:
         knobs.append(Knob(spellings=("--no-mmap",), needed_for="loading without mmap"))

@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from glmplan.engine import Engine, EngineKind, engine_environment
+from glmplan.engine import Engine, EngineKind
 from glmplan.launchers.launch import Endpoint, Launch
-from glmplan.launchers.llama_server import DROP_ENV
+from glmplan.launchers.llama_server import launch_of
 from glmplan.noun import noun
 from glmplan.placement import FlashAttention, Placement
 from glmplan.plan import Plan
@@ -43,17 +43,7 @@ def launch(rival: Rival, plan: Plan, engine: Engine, endpoint: Endpoint) -> Laun
     words += [flag for flag in ("--offline", "--no-webui") if flag in engine.flags]
     if "--load-mode" in engine.flags:
         words += ["--log-verbosity", "4"]  # the thread and buffer lines, as plans ask for them
-    return Launch(
-        engine=EngineKind.LLAMA_SERVER,
-        argv=tuple(words),
-        endpoint=endpoint,
-        model_file=plan.model.file,
-        model_bytes=plan.model.file_bytes,
-        health_path="/health",
-        timings=True,
-        env=tuple(engine_environment(engine, {}).items()),
-        drop_env=DROP_ENV,
-    )
+    return launch_of(words, plan, engine, endpoint)
 
 
 def defaults_of(placement: Placement) -> Placement:

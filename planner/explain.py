@@ -7,7 +7,6 @@ from glmplan.ggml_types import cache_type
 from glmplan.plan import Alternative, PlannedDevice, PlannedMemory, PlannedQuality, PlanRequest
 from glmplan.planner.judging import Candidate, Judge, offloaded_bytes
 from glmplan.planner.kv_cache import bytes_per_token
-from glmplan.planner.mtp import drafting
 from glmplan.planner.objective import WANTED_CONTEXT
 from glmplan.planner.offload import NO_PIPELINE
 from glmplan.planner.room_prices import raised_limit_bytes
@@ -101,9 +100,7 @@ def _cache_reason(best: Candidate, table: QualityTable | None) -> str:
 
 
 def _mtp_reasons(best: Candidate, judge: Judge) -> Iterator[str]:
-    if best.placement.load_mtp:
-        return
-    would = drafting(judge.memory, judge.speed, best.placement, best.speed)
+    would = judge.drafting(best)
     if would is None:
         return
     yield (

@@ -11,7 +11,7 @@ from glmplan.plan import PlanRequest
 from glmplan.planner.candidates import Demand, base_of, cache_types, contexts
 from glmplan.planner.layers import embedding_bytes
 from glmplan.planner.memory import MemoryModel
-from glmplan.planner.mtp import drafted
+from glmplan.planner.mtp import Drafting, drafted, drafting
 from glmplan.planner.objective import Score, depth_of, wanted_context
 from glmplan.planner.placements import fitting
 from glmplan.planner.spaces import Spaces
@@ -98,6 +98,12 @@ class Judge:
             memory=memory or self.memory.estimate(placement),
             speed=drafted(self.memory, self.speed, placement, speed),
         )
+
+    def drafting(self, candidate: Candidate) -> Drafting | None:
+        """What drafting would take and give; None for a file without the block, and for who drafts already."""
+        if candidate.placement.load_mtp:
+            return None
+        return drafting(self.memory, self.speed, candidate.placement, candidate.speed)
 
 
 def reaches(candidate: Candidate, floor: float | None) -> bool:

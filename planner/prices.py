@@ -13,7 +13,6 @@ from glmplan.planner.batches import with_long_batches
 from glmplan.planner.candidates import largest_context, undecided
 from glmplan.planner.judging import Candidate, Judge
 from glmplan.planner.kv_cache import fits_blocks
-from glmplan.planner.mtp import drafting
 from glmplan.planner.offload import best_offload, fits_somehow, host_expert_bytes
 from glmplan.planner.room_prices import room_prices
 from glmplan.planner.slots import together, with_slots
@@ -146,9 +145,7 @@ def _taken(best: Candidate, judge: Judge, placement: Placement) -> tuple[int, st
 
 
 def _of_mtp(best: Candidate, judge: Judge) -> Iterator[Price]:
-    if best.placement.load_mtp:
-        return
-    would = drafting(judge.memory, judge.speed, best.placement, best.speed)
+    would = judge.drafting(best)
     if would is None:
         return
     decode = would.decode_tokens_per_s

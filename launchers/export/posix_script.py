@@ -14,9 +14,8 @@ from glmplan.launchers.export.exported import (
     published_name,
 )
 from glmplan.launchers.export.quoting import shell
-from glmplan.launchers.export.server_knobs import knobs_of
+from glmplan.launchers.export.server_knobs import knobs_of, older_knobs
 from glmplan.launchers.knobs import Knob
-from glmplan.launchers.launch import override_patterns
 from glmplan.placement import Placement
 from glmplan.plan import Plan
 from glmplan.units import MIB
@@ -90,26 +89,12 @@ def _limits(placement: Placement) -> str:
 
 def _steps(request: ExportRequest) -> Iterator[str]:
     """One step of the script per option; builds without two younger options get what these replaced."""
-    placement = request.placement
     for knob in knobs_of(request):
-        flag = knob.spellings[0]
-        if flag == "--load-mode":
-            yield from _either(_add(knob, flag), flag, _before_load_mode(placement))
-        elif flag == "--n-cpu-moe":
-            spelled_out = ",".join(f"{pattern}=CPU" for pattern in override_patterns(placement.n_cpu_moe))
-            older = Knob(spellings=("--override-tensor",), value=spelled_out, needed_for="expert offload")
-            yield from _either(_add(knob, flag), flag, list(_step(older)))
-        else:
+        flag, older = knob.spellings[0], older_knobs(knob, request.placement)
+        if older is None:
             yield from _step(knob)
-
-
-def _before_load_mode(placement: Placement) -> list[str]:
-    lines: list[str] = []
-    if not placement.use_mmap:
-        lines += _step(Knob(spellings=("--no-mmap",), needed_for="loading without mmap"))
-    if placement.use_mlock:
-        lines += _step(Knob(spellings=("--mlock",), needed_for="locking weights in memory"))
-    return lines
+        else:
+            yield from _either(_add(knob, flag), flag, [line for each in older for line in _step(each)])
 
 
 def _step(knob: Knob) -> Iterator[str]:

@@ -13,10 +13,8 @@ from glmplan.launchers.export.exported import (
 )
 from glmplan.launchers.export.posix_script import fill, script_losses, size_range
 from glmplan.launchers.export.quoting import BYTE_ORDER_MARK, powershell
-from glmplan.launchers.export.server_knobs import knobs_of
+from glmplan.launchers.export.server_knobs import knobs_of, older_knobs
 from glmplan.launchers.knobs import Knob
-from glmplan.launchers.launch import override_patterns
-from glmplan.placement import Placement
 
 _VARIABLES: Final = {"--model": "$Model", "--host": "$listenOn", "--port": '"$Port"', "--alias": "$alias"}
 
@@ -48,26 +46,12 @@ def script(request: ExportRequest) -> Exported:
 
 
 def _steps(request: ExportRequest) -> Iterator[str]:
-    placement = request.placement
     for knob in knobs_of(request):
-        flag = knob.spellings[0]
-        if flag == "--load-mode":
-            yield from _either(knob, flag, _before_load_mode(placement))
-        elif flag == "--n-cpu-moe":
-            spelled_out = ",".join(f"{pattern}=CPU" for pattern in override_patterns(placement.n_cpu_moe))
-            older = Knob(spellings=("--override-tensor",), value=spelled_out, needed_for="expert offload")
-            yield from _either(knob, flag, list(_step(older)))
-        else:
+        flag, older = knob.spellings[0], older_knobs(knob, request.placement)
+        if older is None:
             yield from _step(knob)
-
-
-def _before_load_mode(placement: Placement) -> list[str]:
-    lines: list[str] = []
-    if not placement.use_mmap:
-        lines += _step(Knob(spellings=("--no-mmap",), needed_for="loading without mmap"))
-    if placement.use_mlock:
-        lines += _step(Knob(spellings=("--mlock",), needed_for="locking weights in memory"))
-    return lines
+        else:
+            yield from _either(knob, flag, [line for each in older for line in _step(each)])
 
 
 def _step(knob: Knob) -> Iterator[str]:

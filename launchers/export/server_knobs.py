@@ -6,6 +6,8 @@ from typing import Final
 from glmplan.launchers import llama_server
 from glmplan.launchers.export.exported import ExportRequest, model_path
 from glmplan.launchers.knobs import Knob
+from glmplan.launchers.launch import override_patterns
+from glmplan.placement import Placement
 
 # Levels of older builds mean something else, and nobody reads buffer sizes out of an exported server's log.
 _LEFT_OUT: Final = frozenset({"--log-verbosity"})
@@ -28,6 +30,17 @@ def knobs_of(request: ExportRequest, *, model: str | None = None, host: str | No
 def words_of(knobs: list[Knob]) -> list[str]:
     """The words of a command line."""
     return [word for knob in knobs for word in (knob.spellings[0], *(() if knob.value is None else (knob.value,)))]
+
+
+def older_knobs(knob: Knob, placement: Placement) -> list[Knob] | None:
+    """What builds have that are older than `knob`; None where none of interest is."""
+    flag = knob.spellings[0]
+    if flag == "--load-mode":
+        return llama_server.loading_flags(placement)
+    if flag == "--n-cpu-moe":
+        patterns = ",".join(f"{pattern}=CPU" for pattern in override_patterns(placement.n_cpu_moe))
+        return [Knob(spellings=("--override-tensor",), value=patterns, needed_for="expert offload")]
+    return None
 
 
 def _thinking(request: ExportRequest) -> list[Knob]:

@@ -14,25 +14,10 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import unquote
 
-from loopback import listening
+from loopback import Request, listening
 
 COMMIT = "46cbdf738df46cbdf738df46cbdf738df46cbdf7"
 PIECE = 16_384
-
-
-@dataclass
-class Request:
-    """What came in: method, path, headers, and how many body bytes went out for it."""
-
-    method: str
-    path: str
-    headers: Mapping[str, str]
-    sent_bytes: int = 0
-
-    @property
-    def range(self) -> str | None:
-        """Its Range header."""
-        return self.headers.get("Range")
 
 
 @dataclass

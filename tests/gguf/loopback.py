@@ -3,7 +3,8 @@
 import contextlib
 import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -17,6 +18,21 @@ class QuietServer(ThreadingHTTPServer):
         """Show what is no hang-up."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
+
+
+@dataclass
+class Request:
+    """What came in: method, path, headers, and how many body bytes went out for it."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    sent_bytes: int = 0
+
+    @property
+    def range(self) -> str | None:
+        """Its Range header."""
+        return self.headers.get("Range")
 
 
 @contextlib.contextmanager

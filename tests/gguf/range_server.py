@@ -7,23 +7,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-from loopback import listening
+from loopback import Request, listening
 
 PIECE = 65_536
-
-
-@dataclass
-class Seen:
-    """One request and how much was sent for it."""
-
-    path: str
-    headers: Mapping[str, str]
-    sent_bytes: int = 0
-
-    @property
-    def range(self) -> str | None:
-        """Its Range header."""
-        return self.headers.get("Range")
 
 
 @dataclass
@@ -35,7 +21,7 @@ class RangeServer:
     fault: str = ""
     redirects: dict[str, str] = field(default_factory=dict[str, str])
     documents: dict[str, bytes] = field(default_factory=dict[str, bytes])
-    seen: list[Seen] = field(default_factory=list[Seen])
+    seen: list[Request] = field(default_factory=list[Request])
     stop: threading.Event = field(default_factory=threading.Event)
     port: int = 0
 
@@ -79,7 +65,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         state = self.server_state
-        seen = Seen(self.path, dict(self.headers))
+        seen = Request(self.command, self.path, dict(self.headers))
         state.seen.append(seen)
         with contextlib.suppress(ConnectionError):
             if self.path in state.redirects:
@@ -91,7 +77,7 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self._file(seen)
 
-    def _file(self, seen: Seen) -> None:
+    def _file(self, seen: Request) -> None:
         state = self.server_state
         number = sum(1 for other in state.seen if other.path == self.path)
         special = getattr(self, f"_fault_{state.fault}", None)
@@ -103,13 +89,13 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self._part(seen, start, end)
 
-    def _asked(self, seen: Seen) -> tuple[int, int]:
+    def _asked(self, seen: Request) -> tuple[int, int]:
         """Start and end (exclusive) of the range asked for."""
         first, _, last = (seen.range or "bytes=0-").removeprefix("bytes=").partition("-")
         end = int(last) + 1 if last else self.server_state.size_bytes
         return int(first), min(end, self.server_state.size_bytes)
 
-    def _part(self, seen: Seen, start: int, end: int, **changes: str | None) -> None:
+    def _part(self, seen: Request, start: int, end: int, **changes: str | None) -> None:
         headers: dict[str, str | None] = {
             "Content-Range": f"bytes {start}-{end - 1}/{self.server_state.size_bytes}",
             "Content-Length": str(end - start),
@@ -120,7 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(206, headers)
         self._send(seen, start, end)
 
-    def _send(self, seen: Seen, start: int, end: int) -> None:
+    def _send(self, seen: Request, start: int, end: int) -> None:
         for at in range(start, end, PIECE):
             if self.server_state.stop.is_set():
                 return
@@ -140,20 +126,20 @@ class _Handler(BaseHTTPRequestHandler):
 
     # Faults: True when the request is dealt with.
 
-    def _fault_ignores_range(self, seen: Seen, _number: int) -> bool:
+    def _fault_ignores_range(self, seen: Request, _number: int) -> bool:
         size = self.server_state.size_bytes
         self._answer(200, {"Content-Length": str(size)})
         self._send(seen, 0, size)
         return True
 
-    def _fault_ignores_range_and_drops(self, seen: Seen, number: int) -> bool:
+    def _fault_ignores_range_and_drops(self, seen: Request, number: int) -> bool:
         size = self.server_state.size_bytes
         self._answer(200, {"Content-Length": str(size)})
         self._send(seen, 0, size if number > 1 else 700_000)
         self._hang_up()
         return True
 
-    def _fault_drops(self, seen: Seen, _number: int) -> bool:
+    def _fault_drops(self, seen: Request, _number: int) -> bool:
         """Announces everything, sends 300,000 bytes at most, hangs up."""
         start, end = self._asked(seen)
         headers = {"Content-Range": f"bytes {start}-{end - 1}/{self.server_state.size_bytes}"}
@@ -162,19 +148,19 @@ class _Handler(BaseHTTPRequestHandler):
         self._hang_up()
         return True
 
-    def _fault_always_drops(self, seen: Seen, _number: int) -> bool:
+    def _fault_always_drops(self, seen: Request, _number: int) -> bool:
         start, end = self._asked(seen)
         headers = {"Content-Range": f"bytes {start}-{end - 1}/{self.server_state.size_bytes}"}
         self._answer(206, headers | {"Content-Length": str(end - start)})
         self._hang_up()
         return True
 
-    def _fault_smaller_parts(self, seen: Seen, _number: int) -> bool:
+    def _fault_smaller_parts(self, seen: Request, _number: int) -> bool:
         start, end = self._asked(seen)
         self._part(seen, start, min(end, start + 400_000))
         return True
 
-    def _fault_stalls(self, seen: Seen, number: int) -> bool:
+    def _fault_stalls(self, seen: Request, number: int) -> bool:
         start, end = self._asked(seen)
         headers = {"Content-Range": f"bytes {start}-{end - 1}/{self.server_state.size_bytes}"}
         self._answer(206, headers | {"Content-Length": str(end - start)})
@@ -184,12 +170,12 @@ class _Handler(BaseHTTPRequestHandler):
         self._hang_up()
         return True
 
-    def _fault_silent(self, _seen: Seen, _number: int) -> bool:
+    def _fault_silent(self, _seen: Request, _number: int) -> bool:
         self.server_state.stop.wait(30)
         self._hang_up()
         return True
 
-    def _fault_drips(self, seen: Seen, _number: int) -> bool:
+    def _fault_drips(self, seen: Request, _number: int) -> bool:
         start, end = self._asked(seen)
         headers = {"Content-Range": f"bytes {start}-{end - 1}/{self.server_state.size_bytes}"}
         self._answer(206, headers | {"Content-Length": str(end - start)})
@@ -198,82 +184,82 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
         return True
 
-    def _fault_drips_headers(self, _seen: Seen, _number: int) -> bool:
+    def _fault_drips_headers(self, _seen: Request, _number: int) -> bool:
         self.wfile.write(b"HTTP/1.1 206 Partial Content\r\nX: ")
         while not self.server_state.stop.wait(0.02):
             self.wfile.write(b"x")
             self.wfile.flush()
         return True
 
-    def _fault_web_page(self, _seen: Seen, _number: int) -> bool:
+    def _fault_web_page(self, _seen: Request, _number: int) -> bool:
         body = b"<!DOCTYPE html><html>log in</html>"
         self._answer(200, {"Content-Type": "text/html; charset=utf-8", "Content-Length": str(len(body))})
         self.wfile.write(body)
         return True
 
-    def _fault_web_page_in_part(self, seen: Seen, _number: int) -> bool:
+    def _fault_web_page_in_part(self, seen: Request, _number: int) -> bool:
         self._part(seen, *self._asked(seen), Content_Type="text/html")
         return True
 
-    def _fault_unlabelled_web_page(self, _seen: Seen, _number: int) -> bool:
+    def _fault_unlabelled_web_page(self, _seen: Request, _number: int) -> bool:
         body = b"<!DOCTYPE html><html>log in</html>"
         self._answer(200, {"Content-Length": str(len(body))})
         self.wfile.write(body)
         return True
 
-    def _fault_wrong_start(self, seen: Seen, _number: int) -> bool:
+    def _fault_wrong_start(self, seen: Request, _number: int) -> bool:
         start, end = self._asked(seen)
         self._part(seen, start + 7, end, Content_Length=str(end - start - 7))
         return True
 
-    def _fault_no_content_range(self, seen: Seen, _number: int) -> bool:
+    def _fault_no_content_range(self, seen: Request, _number: int) -> bool:
         self._part(seen, *self._asked(seen), Content_Range=None)
         return True
 
-    def _fault_broken_content_range(self, seen: Seen, _number: int) -> bool:
+    def _fault_broken_content_range(self, seen: Request, _number: int) -> bool:
         self._part(seen, *self._asked(seen), Content_Range="bytes 5-2/1")
         return True
 
-    def _fault_changing_length(self, seen: Seen, number: int) -> bool:
+    def _fault_changing_length(self, seen: Request, number: int) -> bool:
         start, end = self._asked(seen)
         self._part(seen, start, end, Content_Range=f"bytes {start}-{end - 1}/{self.server_state.size_bytes + number}")
         return True
 
-    def _fault_changing_file(self, seen: Seen, number: int) -> bool:
+    def _fault_changing_file(self, seen: Request, number: int) -> bool:
         self._part(seen, *self._asked(seen), ETag=f'"v{number}"')
         return True
 
-    def _fault_unknown_length(self, seen: Seen, _number: int) -> bool:
+    def _fault_unknown_length(self, seen: Request, _number: int) -> bool:
         start, end = self._asked(seen)
         self._part(seen, start, end, Content_Range=f"bytes {start}-{end - 1}/*")
         return True
 
-    def _fault_compressed(self, seen: Seen, _number: int) -> bool:
+    def _fault_compressed(self, seen: Request, _number: int) -> bool:
         self._part(seen, *self._asked(seen), Content_Encoding="gzip")
         return True
 
-    def _fault_multipart(self, seen: Seen, _number: int) -> bool:
+    def _fault_multipart(self, seen: Request, _number: int) -> bool:
         self._part(seen, *self._asked(seen), Content_Type="multipart/byteranges; boundary=x")
         return True
 
-    def _fault_longer_body(self, seen: Seen, _number: int) -> bool:
+    def _fault_longer_body(self, seen: Request, _number: int) -> bool:
         start, end = self._asked(seen)
         self._answer(206, {"Content-Range": f"bytes {start}-{end - 1}/{self.server_state.size_bytes}"})
         self._send(seen, start, end + 5_000_000)
         self._hang_up()
         return True
 
-    def _fault_busy_at_first(self, _seen: Seen, number: int) -> bool:
+    def _fault_busy_at_first(self, _seen: Request, number: int) -> bool:
         if number > 2:
             return False
         self._answer(503, {"Retry-After": "0", "Content-Length": "0"})
         return True
 
-    def _fault_busy(self, _seen: Seen, _number: int) -> bool:
+    def _fault_busy(self, _seen: Request, _number: int) -> bool:
         self._answer(503, {"Content-Length": "0"})
         return True
 
-    def _fault_expires(self, _seen: Seen, number: int) -> bool:
+    def _fault_expires(self, _seen: Request, number: int) -> bool:
         """A signed address that is good for one request only, until it is asked for anew."""
         fresh = self.server_state.seen[-2].path in self.server_state.redirects if number > 1 else True
         if fresh:
@@ -281,10 +267,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(403, {"Content-Length": "0"})
         return True
 
-    def _fault_status_401(self, _seen: Seen, _number: int) -> bool:
+    def _fault_status_401(self, _seen: Request, _number: int) -> bool:
         self._answer(401, {"Content-Length": "0"})
         return True
 
-    def _fault_status_404(self, _seen: Seen, _number: int) -> bool:
+    def _fault_status_404(self, _seen: Request, _number: int) -> bool:
         self._answer(404, {"Content-Length": "0"})
         return True
