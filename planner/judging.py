@@ -111,6 +111,12 @@ def reaches(candidate: Candidate, floor: float | None) -> bool:
     return floor is None or candidate.speed.decode_tokens_per_s.value >= floor
 
 
+def keeps_floor(candidate: Candidate, instead_of: Candidate, request: PlanRequest) -> bool:
+    """Whether `candidate` decodes as fast as was asked; what is too slow itself may be replaced by anything."""
+    floor = request.min_decode_tokens_per_s
+    return reaches(candidate, floor) or not reaches(instead_of, floor)
+
+
 def score_of(candidate: Candidate, request: PlanRequest) -> Score:
     """What the ranking sees; a file whose quality nobody ranked competes by speed and context alone."""
     placement, speed = candidate.placement, candidate.speed

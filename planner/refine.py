@@ -10,7 +10,7 @@ from glmplan.engine import EngineKind
 from glmplan.placement import Placement
 from glmplan.planner.batches import LARGEST_BATCH, fill_with_batch
 from glmplan.planner.candidates import BATCH, UBATCH
-from glmplan.planner.judging import Candidate, Judge, score_of
+from glmplan.planner.judging import Candidate, Judge, keeps_floor, score_of
 from glmplan.planner.memory import MemoryModel
 from glmplan.planner.objective import Score
 from glmplan.planner.offload import host_expert_bytes, keep_experts, one_tensor_less
@@ -34,7 +34,9 @@ def refined(best: Candidate, judge: Judge) -> Candidate:
     if not memory.spaces.gpus or not host_expert_bytes(memory, best.placement):
         return best_variant(best, judge)
     found = judge.judge(fill_with_batch(memory, _balanced_cards(memory, best.placement)))
-    return _with_one_tensor_less(found, judge) if _idle_bytes(found) >= _MUCH_IDLE_BYTES else found
+    if _idle_bytes(found) >= _MUCH_IDLE_BYTES:
+        found = _with_one_tensor_less(found, judge)
+    return found if keeps_floor(found, best, judge.request) else best
 
 
 def at_most(candidate: Candidate, judge: Judge) -> Score:

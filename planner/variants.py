@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from glmplan.engine import EngineKind
 from glmplan.placement import FlashAttention, Placement
-from glmplan.planner.judging import Candidate, Judge
+from glmplan.planner.judging import Candidate, Judge, keeps_floor
 from glmplan.planner.memory import MemoryModel
 from glmplan.planner.mtp import LEAST_SHARE
 from glmplan.planner.objective import WANTED_CONTEXT
@@ -34,7 +34,7 @@ def best_variant(best: Candidate, judge: Judge) -> Candidate:
         time = _time(candidate, judge) / _WORTH**n_turns
         # Only who asks for prefill speed pays for it with decode speed.
         is_fair = judge.request.objective is Objective.PREFILL_SPEED or _decode_s(candidate, judge) * _WORTH <= slowest
-        if is_fair and time < least:
+        if is_fair and keeps_floor(candidate, best, judge.request) and time < least:
             found, least = candidate, time
     return found
 

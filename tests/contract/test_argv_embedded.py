@@ -68,6 +68,7 @@ def test_every_knob_arrives(tmp_path: Path) -> None:
     assert list(params.api_keys) == ["secret"]
     assert params.model_alias == {"glm"}
     assert [kind.name for kind in params.speculative.types] == ["COMMON_SPECULATIVE_TYPE_DRAFT_MTP"]
+    assert params.speculative.draft.n_max == 1
 
 
 def test_sampling_defaults_are_the_users_not_the_files() -> None:

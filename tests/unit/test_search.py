@@ -272,6 +272,30 @@ def test_a_cpu_repacks_for_decode_and_leaves_flash_attention_for_prefill() -> No
     assert not ask(machine)[0].placement.repack
 
 
+@settings(max_examples=25, deadline=None)
+@given(machines, st.sampled_from(list(Objective)), st.floats(0.3, 0.99), st.sampled_from([1, 4]))
+def test_no_knob_is_turned_below_the_asked_decode_speed(
+    machine: Machine, objective: Objective, share: float, n_parallel: int
+) -> None:
+    """The floor is a pin: whatever the objective, what is chosen reaches it."""
+    try:
+        fastest = max(c.speed.decode_tokens_per_s.value for c in ask(machine, objective=Objective.DECODE_SPEED))
+        floor = share * fastest
+        best = ask(machine, objective=objective, min_decode_tokens_per_s=floor, n_parallel=n_parallel)[0]
+    except (NothingFits, ObjectiveUnmet):
+        return
+    assert best.speed.decode_tokens_per_s.value >= floor
+
+
+def test_a_floor_keeps_flash_attention_on_when_prompts_count() -> None:
+    machine = machine_of((), 64_000)
+    pins: dict[str, object] = {"objective": Objective.PREFILL_SPEED, "n_ctx": 32_768, "quant": "q4_K_M"}
+    free = ask(machine, **pins)[0]
+    assert free.placement.flash_attn is FlashAttention.OFF
+    bound = ask(machine, **pins, min_decode_tokens_per_s=free.speed.decode_tokens_per_s.value * 1.02)[0]
+    assert bound.placement.flash_attn is FlashAttention.ON
+
+
 def test_a_context_that_does_not_fit_is_refused_with_the_one_that_does() -> None:
     machine = machine_of((), 20_480)
     request = PlanRequest(machine=machine, n_ctx=150_000, quant="q4_K_M")
