@@ -101,20 +101,20 @@ class MemoryModel:
     def draft_bytes(self, placement: Placement) -> tuple[tuple[int, ...], int]:
         """What the context that drafts takes of each GPU and of the host, at most, beside the block's weights.
 
-        Its cache has one layer, where the block is. Its graph is that layer and the output, so that its compute buffers
-        are within those of the main context (14 to 60 MiB below them on a GPU; tests/contract/test_oracle.py).
+        Its cache has one layer, where the block is. Its graph is that layer and the output: its compute buffers are
+        those of a main context with one layer there, or less (tests/contract/test_oracle.py).
         """
         shape = self._shape_of(placement)
         devices, host = self._buffers(placement, shape)
-        kv_type = cache_type(placement.cache_type_k)
+        kv_type, ranges = cache_type(placement.cache_type_k), self.ranges(placement) if devices else ()
+        role = DeviceRole(first=True, n_layers=1, has_output=True, without_experts=False)
+        pipelined = bool(devices) and self._is_pipelined(placement, ranges)
+        formula = buffers.pipeline_device_bytes if pipelined else buffers.device_bytes
         taken = [0] * len(devices)
-        ranges = self.ranges(placement) if devices else ()
         for index, (start, end) in enumerate(ranges):
             if start < self.layers.n_all <= end:
-                rules = self.layers.rules
-                taken[index] = (
-                    layer_bytes(self.model.attention, kv_type, shape.n_kv, rules) + devices[index].compute_bytes
-                )
+                compute = max(devices[index].compute_bytes, formula(self._compute, shape, role))
+                taken[index] = layer_bytes(self.model.attention, kv_type, shape.n_kv, self.layers.rules) + compute
                 return tuple(taken), host.compute_bytes
         return tuple(taken), layer_bytes(self.model.attention, kv_type, shape.n_kv) + host.compute_bytes
 

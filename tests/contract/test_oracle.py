@@ -80,7 +80,7 @@ def test_a_draft_context_takes_a_layer_of_cache_and_no_more_than_the_main_one(
                     assert ours >= kv_cache + compute - 10 * MIB, (sample, device, ours, kv_cache, compute)
                     if full and ours:
                         most = main.device_bytes(device)[2]
-                        assert ours <= kv_cache + max(compute, most) * 1.05 + 10 * MIB, (sample, device)
+                        assert ours <= kv_cache + max(compute, most) * 1.15 + 16 * MIB, (sample, device)
 
 
 @pytest.mark.parametrize("cache", ["f16", "q8_0", "q4_0"])
