@@ -143,7 +143,6 @@ def test_more_memory_never_gives_a_worse_plan(machine: Machine, more_mib: list[i
 @settings(max_examples=8, deadline=None)
 @given(machines, st.sampled_from(list(Objective)), st.sampled_from([1, 4]))
 def test_no_candidate_left_alone_would_have_won(machine: Machine, objective: Objective, n_parallel: int) -> None:
-    """The knobs of all candidates turned, one after the other, find nothing better than the search."""
     request = replace(PlanRequest(machine=machine), objective=objective, n_parallel=n_parallel)
     try:
         ranked = search(MODELS, around(machine), request, every_context=True)
