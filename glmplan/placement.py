@@ -1,9 +1,13 @@
 """The knobs of one llama.cpp launch, under the names of the field, all pinned."""
 
 from enum import StrEnum
+from typing import Final
 
 from glmplan.engine import EngineKind
 from glmplan.noun import noun
+
+# glibc 2.35 and newer ask for 2 MiB pages by it (GNU C library manual, "Memory Allocation Tunables").
+HUGE_PAGES: Final = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
 
 
 class FlashAttention(StrEnum):
@@ -45,6 +49,7 @@ class Placement:
     `n_gpu_layers` counts the output layer: all of a 47-block file is 48. `n_cpu_moe` and `override_tensor`
     are two spellings of expert offload. `n_outputs` is the rows of logits reserved (llama-server: one per
     slot). `kv_unified`: all slots share one context of `n_ctx` tokens. `numa` None leaves threads to the system.
+    `huge_pages`: buffers that the engine allocates are asked for in pages of 2 MiB (Linux, `HUGE_PAGES`).
     """
 
     engine: EngineKind
@@ -71,6 +76,12 @@ class Placement:
     load_mtp: bool = False
     cache_ram_bytes: int = 0
     numa: NumaMode | None = None
+    huge_pages: bool = False
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What the engine's environment says of the plan, beside its command line."""
+        return dict([HUGE_PAGES]) if self.huge_pages else {}
 
     @property
     def load_mode(self) -> LoadMode:

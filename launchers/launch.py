@@ -63,8 +63,8 @@ class LaunchFile:
 class Launch:
     """One engine, ready to start.
 
-    `env` is set for the child (`*LIBRARY_PATH`: put before what is inherited), `drop_env` (upper-case patterns)
-    removed. `key_env` names a variable that carries the API key, for engines that take it neither from a file
+    `env` is set for the child (`*LIBRARY_PATH`, `*_TUNABLES`: put before what is inherited), `drop_env` (upper-case
+    patterns) removed. `key_env` names a variable that carries the API key, for engines that take it neither from a file
     nor safely from a command line.
     `timings`: replies tell the engine's own times, and prompts may be token ids.
     `listens_before_it_loads`: it says it is healthy while its model still loads, and 503 when its model is lost, its

@@ -80,6 +80,7 @@ def launch(plan: Plan, engine: Engine, endpoint: Endpoint, *, python: str, confi
         model_bytes=plan.model.file_bytes,
         health_path="/v1/models",
         timings=False,
+        env=tuple(plan.placement.variables.items()),
         drop_env=(*(name.upper() for name in _SETTINGS), _KEY_ENV),
         files=(LaunchFile(path=config_file, text=text),),
         key_env=_KEY_ENV if endpoint.api_key_file else None,

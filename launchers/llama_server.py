@@ -4,6 +4,7 @@ Flags: llama.cpp common/arg.cpp and tools/server/README.md. `--fit off` because 
 `-np` and `--cache-ram` because their defaults (4 slots, 8192 MiB) change memory behind a plan.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Final
 
@@ -68,7 +69,8 @@ def launch(plan: Plan, engine: Engine, endpoint: Endpoint) -> Launch:
         alias=endpoint.alias,
         api_key_file=endpoint.api_key_file,
     )
-    return launch_of(command, plan, engine, endpoint)
+    served = launch_of(command, plan, engine, endpoint)
+    return dataclasses.replace(served, env=(*served.env, *plan.placement.variables.items()))
 
 
 def launch_of(command: Sequence[str], plan: Plan, engine: Engine, endpoint: Endpoint) -> Launch:

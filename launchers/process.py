@@ -31,6 +31,7 @@ WHILE_LOADING: Final = "while loading"
 WHILE_SERVING: Final = "while serving"
 _FIXED_DEADLINE_S: Final = 120.0
 _SLOWEST_DISK_BYTES_PER_S: Final = 50 * MIB
+_LISTS: Final = ("LIBRARY_PATH", "_TUNABLES")  # variables that hold several values between colons
 _POLL_S: Final = 0.05
 _WATCH_S: Final = 5.0
 _TAIL_LINES: Final = 80
@@ -250,7 +251,7 @@ def child_environment(launch: Launch, parent: Mapping[str, str]) -> dict[str, st
         if not any(fnmatch.fnmatchcase(name.upper(), pattern) for pattern in launch.drop_env)
     }
     for name, value in launch.env:
-        inherited = environment.get(name) if name.endswith("LIBRARY_PATH") else None
+        inherited = environment.get(name) if name.endswith(_LISTS) else None
         environment[name] = f"{value}{os.pathsep}{inherited}" if inherited else value
     environment.setdefault("GGML_NO_BACKTRACE", "1")  # an engine that aborts must not wait for a debugger
     key = launch.endpoint.api_key() if launch.key_env else None

@@ -61,6 +61,7 @@ def defaults_of(placement: Placement) -> Placement:
         use_mlock=False,
         op_offload=True,
         numa=None,
+        huge_pages=False,
     )
 
 

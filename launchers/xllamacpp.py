@@ -70,5 +70,6 @@ def launch(plan: Plan, engine: Engine, endpoint: Endpoint, *, python: str, confi
         health_path="/health",
         timings=True,
         files=(LaunchFile(path=config_file, text=text),),
+        env=tuple(plan.placement.variables.items()),
         drop_env=("HF_TOKEN",),
     )

@@ -17,7 +17,7 @@ from glmplan.planner.offload import host_expert_bytes, one_tensor_less
 from glmplan.planner.variants import fits_while_loading
 
 # From the coarsest to the finest; each step towards the front is one of quality, and not taken unasked.
-CACHE_TYPES: Final = ("q4_0", "q8_0", "f16")
+CACHE_TYPES: Final = ("q4_0", "q8_0", "bf16", "f16")
 _UBATCHES: Final = (64, 128, 256, 512, 1024, 2048, 4096)
 
 
@@ -43,6 +43,7 @@ class Surroundings:
     """What the machine and the user allow.
 
     `pins` are knobs that stay; `cache_types` those types that the user allows beside the plan's own and finer ones.
+    `no_huge_pages`: why this machine has none to ask for; None: it has.
     `n_tokens` is the prompt that will be measured: longer batches would never be full.
     """
 
@@ -51,6 +52,7 @@ class Surroundings:
     n_tokens: int
     numa_nodes: int = 1
     lockable_bytes: int | None = 0
+    no_huge_pages: str | None = "only Linux gives them when asked"
     pins: frozenset[str] = frozenset()
     cache_types: frozenset[str] = frozenset()
 
@@ -142,6 +144,22 @@ def _load_mode(placement: Placement, memory: MemoryModel, around: Surroundings) 
         yield "weights locked in memory", f"the system lets a process lock {around.lockable_bytes} bytes (ulimit -l)"
 
 
+def _huge_pages(placement: Placement, memory: MemoryModel, around: Surroundings) -> Iterator[Turn]:
+    """Buffers the engine allocates, not a mapped file: repacked weights, KV cache, compute."""
+    if not _has_weights_on_host(placement, memory):
+        return
+    if placement.huge_pages:
+        yield "buffers in pages of 4 KiB", replace(placement, huge_pages=False)
+        return
+    turned = "buffers in huge pages"
+    if around.no_huge_pages is not None:
+        yield turned, around.no_huge_pages
+        return
+    yield turned, replace(placement, huge_pages=True)
+    if placement.use_mmap:
+        yield f"{turned}, weights too", replace(placement, huge_pages=True, use_mmap=False)
+
+
 def _ubatch(placement: Placement, memory: MemoryModel, around: Surroundings) -> Iterator[Turn]:
     most = min(placement.n_ctx, around.n_tokens)
     offloads = bool(memory.spaces.gpus) and host_expert_bytes(memory, placement) > 0
@@ -183,7 +201,6 @@ def _threads(placement: Placement, memory: MemoryModel, around: Surroundings) ->
 
 
 def _cache(placement: Placement, memory: MemoryModel, around: Surroundings) -> Iterator[Turn]:
-    del memory
     own = placement.cache_type_k
     for name in CACHE_TYPES:
         if name == own:
@@ -194,7 +211,11 @@ def _cache(placement: Placement, memory: MemoryModel, around: Surroundings) -> I
             yield turned, "it costs quality: --allow-cache-type allows it"
         else:
             flash = FlashAttention.ON if is_quantized(cache_type(name)) else placement.flash_attn
-            yield turned, replace(placement, cache_type_k=name, cache_type_v=name, flash_attn=flash)
+            changed = replace(placement, cache_type_k=name, cache_type_v=name, flash_attn=flash)
+            yield turned, changed
+            # Fused attention on a CPU has no fast path for it (ggml-cpu/ops.cpp, flash_attn_ext_tiled: f16, f32).
+            if name == "bf16" and flash is not FlashAttention.OFF and not memory.spaces.gpus:
+                yield f"{turned}, flash attention off", replace(changed, flash_attn=FlashAttention.OFF)
 
 
 def _experts(placement: Placement, memory: MemoryModel, around: Surroundings) -> Iterator[Turn]:
@@ -238,6 +259,7 @@ _KNOBS: Final[tuple[tuple[str, Maker], ...]] = (
     ("flash_attn", _flash_attention),
     ("repack", _repacking),
     ("load_mode", _load_mode),
+    ("huge_pages", _huge_pages),
     ("n_ubatch", _ubatch),
     ("n_threads", _threads),
     ("experts", _experts),

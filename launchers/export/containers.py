@@ -38,7 +38,7 @@ def compose(request: ExportRequest) -> Exported:
         "image": facts["images"][_vendor(request.plan)],
         "restart": "unless-stopped",
         "command": [escaped(word) for word in _command(request, source.name)],
-        "environment": {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
+        "environment": {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **request.placement.variables},
         "ports": [f"{_published(endpoint.host)}:{endpoint.port}:{endpoint.port}"],
         "volumes": [
             {"type": "bind", "source": escaped(str(source.parent)), "target": _INSIDE, "read_only": True},
@@ -85,6 +85,7 @@ def quadlet(request: ExportRequest) -> Exported:
         *((f"Volume={_volume(endpoint.api_key_file)}:{_SECRET}:ro",) if endpoint.api_key_file else ()),
         *(("Ulimit=memlock=-1:-1",) if request.placement.use_mlock else ()),
         "Environment=CUDA_DEVICE_ORDER=PCI_BUS_ID",
+        *(f"Environment={name}={value}" for name, value in request.placement.variables.items()),
         f"PublishPort={_published(endpoint.host)}:{endpoint.port}:{endpoint.port}",
         "Exec=" + " ".join(systemd_word(word) for word in _command(request, source.name)),
         f"HealthCmd=curl -fsS http://127.0.0.1:{endpoint.port}/health",

@@ -10,7 +10,7 @@ from glmplan.errors import NotExpressible
 from glmplan.launchers.export import targets
 from glmplan.launchers.launch import Endpoint
 from glmplan.noun import noun
-from glmplan.placement import Placement
+from glmplan.placement import HUGE_PAGES, Placement
 from glmplan.plan import Plan
 
 if TYPE_CHECKING:
@@ -192,6 +192,11 @@ def require_absolute(path: str, what: str) -> str:
         message = f"{what} cannot find {path}: it is no absolute path"
         raise NotExpressible(message, hint="--model-file /path/to/the/file.gguf", facts={"path": path})
     return path
+
+
+def without_huge_pages(placement: Placement) -> dict[str, bool]:
+    """The loss of a format that sets no variables of its server."""
+    return {f"buffers in huge pages: start the server with {'='.join(HUGE_PAGES)}": placement.huge_pages}
 
 
 def applying(losses: dict[str, bool]) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from glmplan.launchers.export.exported import (
     is_mac,
     refuse,
     require_private,
+    without_huge_pages,
 )
 from glmplan.launchers.export.quoting import key_in_shell, shell
 from glmplan.launchers.export.weights import Weights, stand_in
@@ -161,6 +162,7 @@ def _losses(request: ExportRequest, runtime: str, kv_type: str) -> tuple[str, ..
         f"flash attention off: {runtime} chooses its attention backend": placement.flash_attn is FlashAttention.OFF,
         "a prompt cache in main memory: prefixes are cached in the KV cache": placement.cache_ram_bytes > 0,
         "weights locked in memory": placement.use_mlock,
+        **without_huge_pages(placement),
     })  # fmt: skip
 
 

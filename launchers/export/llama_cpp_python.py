@@ -14,6 +14,7 @@ from glmplan.launchers.export.exported import (
     model_path,
     refuse,
     require_private,
+    without_huge_pages,
 )
 from glmplan.placement import FlashAttention, Placement
 
@@ -69,6 +70,7 @@ def _losses(request: ExportRequest) -> tuple[str, ...]:
         "repacking off: this server repacks on a CPU, which doubles the weights while loading": not placement.repack,
         "op_offload off: this server has no setting for it": not placement.op_offload,
         "multi-token prediction: this server has none": placement.load_mtp,
+        **without_huge_pages(placement),
         f"a prompt cache of {placement.cache_ram_bytes} bytes: left out": placement.cache_ram_bytes > 0,
         "flash attention 'auto': switched on": placement.flash_attn is FlashAttention.AUTO,
         f"sampling defaults: requests must name temperature {sampling.temperature:g}, top_p {sampling.top_p:g}, "

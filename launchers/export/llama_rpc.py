@@ -3,7 +3,14 @@
 from typing import Final
 
 from glmplan.launchers.export import targets
-from glmplan.launchers.export.exported import Exported, ExportRequest, comments, model_path
+from glmplan.launchers.export.exported import (
+    Exported,
+    ExportRequest,
+    applying,
+    comments,
+    model_path,
+    without_huge_pages,
+)
 from glmplan.launchers.export.quoting import shell
 from glmplan.launchers.export.server_knobs import knobs_of, words_of
 from glmplan.launchers.knobs import Knob
@@ -29,6 +36,7 @@ def recipe(request: ExportRequest) -> Exported:
     losses = (
         *assumed,
         "the plan's memory and speed: nothing here is planned; every token crosses the network once per machine",
+        *applying(without_huge_pages(request.placement)),
         "where tensors lie: llama-server shares them out by the free memory of all machines",
     )
     warning = (

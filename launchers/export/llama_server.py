@@ -8,6 +8,7 @@ from glmplan.launchers.export.exported import (
     applying,
     comments,
     model_path,
+    without_huge_pages,
 )
 from glmplan.launchers.export.quoting import env_file, ini, shell
 from glmplan.launchers.export.server_knobs import knobs_of
@@ -19,7 +20,7 @@ _ROUTERS: frozenset[str] = frozenset({"--alias", "--host", "--port", "--api-key-
 
 def command(request: ExportRequest) -> Exported:
     """The command line for a POSIX shell, one option a line."""
-    losses = model_path(request.plan)[1]
+    losses = model_path(request.plan)[1] + applying(without_huge_pages(request.placement))
     words = [shell(request.server or "llama-server"), *(_option(knob) for knob in knobs_of(request))]
     return Exported(text=comments(request, losses) + " \\\n  ".join(words) + "\n", suffix=".txt", losses=losses)
 
@@ -33,6 +34,7 @@ def environment(request: ExportRequest) -> Exported:
     placement = request.placement
     knobs = knobs_of(request)
     lines = [line for knob in knobs if (line := _variable(knob))]
+    lines += ["=".join(pair) for pair in placement.variables.items()]
     quoted = any("'" in line or '"' in line for line in lines)
     losses = model_path(request.plan)[1] + applying({
         f"{placement.n_threads_batch} threads for prefill: no variable, add --threads-batch "
@@ -58,7 +60,7 @@ def preset(request: ExportRequest) -> Exported:
     if not alias.isprintable() or any(char in "[]:" for char in alias) or alias.strip() != alias or not alias:
         message = f"a preset file cannot name a section {alias!r}"
         raise NotExpressible(message, hint="--alias with letters, digits, dots and dashes", facts={"alias": alias})
-    losses = model_path(request.plan)[1]
+    losses = model_path(request.plan)[1] + applying(without_huge_pages(request.placement))
     knobs = [knob for knob in knobs_of(request) if knob.spellings[0] not in _ROUTERS]
     lines = ["version = 1", "", f"[{alias}]", *(_entry(knob) for knob in knobs)]
     start = " ".join([

@@ -35,7 +35,7 @@ def config(request: ExportRequest) -> Exported:
             _whole(alias): {
                 "name": "GLM-4.7-Flash",
                 "cmd": "\n".join(command),
-                "env": ["CUDA_DEVICE_ORDER=PCI_BUS_ID"],
+                "env": ["CUDA_DEVICE_ORDER=PCI_BUS_ID", *map("=".join, request.placement.variables.items())],
                 "checkEndpoint": targets.of("llama_server")["health"],
                 "ttl": facts["idle_unload_s"],
                 "concurrencyLimit": max(10, 2 * request.placement.n_parallel),

@@ -22,6 +22,7 @@ from glmplan.launchers.export.exported import (
     path_of,
     published_name,
     require_private,
+    without_huge_pages,
 )
 from glmplan.launchers.export.quoting import shell
 from glmplan.placement import FlashAttention, Placement
@@ -196,6 +197,7 @@ def _losses(request: ExportRequest) -> tuple[str, ...]:
         "repacking off: LM Studio has no setting for it": not placement.repack,
         f"NUMA {placement.numa}: LM Studio has no setting for it": placement.numa is not None,
         "op_offload off: LM Studio has no setting for it": not placement.op_offload,
+        **without_huge_pages(placement),
         "flash attention 'auto': switched on": placement.flash_attn is FlashAttention.AUTO,
         f"a prompt cache of {placement.cache_ram_bytes} bytes: LM Studio decides": placement.cache_ram_bytes > 0,
         "the API key: LM Studio's is set in the app": request.endpoint.api_key_file is not None,

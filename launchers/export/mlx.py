@@ -13,6 +13,7 @@ from glmplan.launchers.export.exported import (
     is_mac,
     refuse,
     require_private,
+    without_huge_pages,
 )
 from glmplan.launchers.export.quoting import shell
 from glmplan.launchers.export.weights import stand_in
@@ -101,6 +102,7 @@ def losses_of(request: ExportRequest) -> tuple[str, ...]:
             alias != DEFAULT_MODEL
         ),
         "multi-token prediction: mlx-lm has none": placement.load_mtp,
+        **without_huge_pages(placement),
         "the API key: mlx-lm has none": request.endpoint.api_key_file is not None,
         f"the machine: planned for {plan.machine.os}, MLX wants Apple silicon": not is_mac(plan),
     })  # fmt: skip

@@ -115,6 +115,7 @@ def variables(request: ExportRequest) -> dict[str, str]:
         "LLAMA_ARG_FIT": "off",
         "LLAMA_ARG_CACHE_RAM": str(placement.cache_ram_bytes // MIB),
         **_inherited(placement),
+        **placement.variables,
     }
     return {name: value for name, value in values.items() if value is not None}
 
@@ -206,6 +207,7 @@ def modelfile_losses(request: ExportRequest) -> tuple[str, ...]:
         f"repacking off: {_ENVIRONMENT}": not placement.repack,
         f"weights locked in memory: {_ENVIRONMENT}": placement.use_mlock,
         f"NUMA {placement.numa}: {_ENVIRONMENT}": placement.numa is not None,
+        f"buffers in huge pages: {_ENVIRONMENT}": placement.huge_pages,
         "op_offload off: Ollama has no setting for it": not placement.op_offload,
         f"{placement.n_batch} tokens per batch: num_batch is one value for both, the ubatch of {placement.n_ubatch} "
         "decides memory": placement.n_batch != placement.n_ubatch,

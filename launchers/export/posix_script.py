@@ -77,9 +77,14 @@ def script_losses(plan: Plan) -> tuple[str, ...]:
 
 
 def _limits(placement: Placement) -> str:
+    """What is asked of the system: huge pages, locked memory."""
+    pages = "".join(
+        f'export {name}="{value}${{{name}:+:${name}}}"  # huge pages, as the plan\n'
+        for name, value in placement.variables.items()
+    )
     if not placement.use_mlock:
-        return ""
-    return (
+        return pages
+    return pages + (
         "\n# Weights are locked in memory.\n"
         "# shellcheck disable=SC3045 # dash, bash and busybox know -l\n"
         "ulimit -l unlimited 2>/dev/null ||\n"

@@ -27,9 +27,10 @@ def script(request: ExportRequest) -> Exported:
     """
     plan = request.plan
     smallest, largest = size_range(request)
-    losses = script_losses(plan) + applying({"weights locked in memory: granted by a user right only": (
-        request.placement.use_mlock
-    )})  # fmt: skip
+    losses = script_losses(plan) + applying({
+        "weights locked in memory: granted by a user right only": request.placement.use_mlock,
+        "buffers in huge pages: the script asks Windows for none": request.placement.huge_pages,
+    })  # fmt: skip
     values = {
         "HEAD": comments(request, losses).rstrip("\n"),
         "MODEL": powershell(plan.model.file if is_file(plan.model.file) else ""),

@@ -63,6 +63,7 @@ def _service(request: ExportRequest, server: str) -> list[str]:
     return [
         "Type=exec",
         "Environment=CUDA_DEVICE_ORDER=PCI_BUS_ID",
+        *(f"Environment={name}={value}" for name, value in placement.variables.items()),
         *(
             (f"Environment={systemd_variable('LD_LIBRARY_PATH', request.library_path)}",)
             if request.library_path
@@ -99,6 +100,7 @@ def launchd(request: ExportRequest) -> Exported:
     require_absolute(path, "an agent")
     server, guessed = _server(request, "launchd")
     losses = assumed + guessed + applying({
+        "buffers in huge pages: macOS gives none": request.placement.huge_pages,
         "weights locked in memory: launchd takes no limit for it from an agent": request.placement.use_mlock
     })  # fmt: skip
     log = f"/tmp/{_LABEL}.log"  # noqa: S108 - an agent cannot name its user's folders

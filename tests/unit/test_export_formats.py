@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from export_plans import PLANS, full_gpu, request_of, with_file
+from export_plans import PLANS, cpu_only, full_gpu, request_of, with_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +23,7 @@ from glmplan.plan import Plan
 
 # What is no comment either: the whole plan as values (test_export_clusters.py reads them back), and the kind of GPU.
 SAYS_MORE = {"ray-serve", "skypilot"}
+CLIENTS = {name for name, known in FORMATS.items() if known.target == "clients"}
 NO_COMMENTS = {"llama-cpp-python", "lm-studio-defaults", "opencode", "aider-metadata"}
 
 
@@ -72,6 +73,20 @@ def test_what_is_lost_stands_in_the_file(name: str, plan_name: str) -> None:
     if exported is not None:
         text = exported.text.replace("- -", "--")
         assert [loss for loss in exported.losses if f"not expressed: {loss}" not in text] == []
+
+
+@pytest.mark.parametrize("name", sorted(set(FORMATS) - CLIENTS))
+def test_huge_pages_are_asked_for_or_said_to_be_lost(name: str) -> None:
+    exported = exported_or_refused(name, request_for(name, cpu_only(huge_pages=True)))
+    plain = exported_or_refused(name, request_for(name, cpu_only()))
+    if exported is None or plain is None:
+        assert exported is plain  # refused for what it is, not for its pages
+        return
+    lost = [loss for loss in exported.losses if "huge pages" in loss]
+    said = re.search(r'glibc\.malloc\.hugetlb=1|huge_pages"?: true', exported.text)
+    assert said or lost
+    assert "hugetlb" not in plain.text
+    assert not any("huge pages" in loss for loss in plain.losses)
 
 
 @pytest.mark.parametrize("name", FORMATS)

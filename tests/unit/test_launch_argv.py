@@ -10,6 +10,7 @@ from launch_plans import plan_of
 
 from glmplan.engine import Engine, EngineKind
 from glmplan.errors import EngineTooOld
+from glmplan.launchers import rivals
 from glmplan.launchers.launch import Endpoint
 from glmplan.launchers.llama_server import argv, launch
 from glmplan.placement import FlashAttention, NumaMode, TensorOverride
@@ -142,6 +143,17 @@ def test_libraries_are_found_through_the_environment() -> None:
     made = launch(plan_of(MODEL, EngineKind.LLAMA_SERVER, file_bytes=1), engine, Endpoint(port=8080))
     assert ("LD_LIBRARY_PATH", "/w/lib") in made.env
     assert "LLAMA_ARG_*" in made.drop_env
+
+
+def test_huge_pages_are_the_plans_and_not_its_rivals() -> None:
+    engine = Engine(kind=EngineKind.LLAMA_SERVER, path="/bin/llama-server", version="b1", flags=FLAGS)
+    plan = plan_of(MODEL, EngineKind.LLAMA_SERVER, file_bytes=1, huge_pages=True)
+    made = launch(plan, engine, Endpoint(port=8080))
+    assert made.env[-1] == ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+    found = rivals.rivals_of(engine)
+    assert len(found) == 2
+    for rival in found:
+        assert "GLIBC_TUNABLES" not in dict(rivals.launch(rival, plan, engine, Endpoint(port=8080)).env)
 
 
 @given(

@@ -189,14 +189,15 @@ def test_the_environment_loses_what_would_change_the_plan(tmp_path: Path) -> Non
         model_bytes=1,
         health_path="/health",
         timings=True,
-        env=(("LD_LIBRARY_PATH", "/w/lib"), ("SOME", "value")),
+        env=(("LD_LIBRARY_PATH", "/w/lib"), ("SOME", "value"), ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")),
         drop_env=("LLAMA_ARG_*", "HOST"),
         key_env="API_KEY",
     )
     parent = {"LLAMA_ARG_N_CTX": "1", "host": "evil", "PATH": "/bin", "LD_LIBRARY_PATH": "/old", "SOME": "other"}
+    parent["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=0"  # what is said last holds: the user's word
     assert process.child_environment(launch, parent) == {
         "PATH": "/bin", "LD_LIBRARY_PATH": "/w/lib:/old", "SOME": "value", "API_KEY": "secret",
-        "GGML_NO_BACKTRACE": "1",
+        "GGML_NO_BACKTRACE": "1", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.hugetlb=0",
     }  # fmt: skip
     assert "secret" not in repr(launch)
 

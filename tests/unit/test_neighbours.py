@@ -109,6 +109,19 @@ def test_memory_decides() -> None:
     assert "n_ubatch 2048" in {each.turned for each in untried} | {each.turned for each in found}
 
 
+def test_huge_pages_where_the_system_gives_them_when_asked() -> None:
+    memory = memory_of(64)
+    plan = plan_on(memory)
+    assert "only Linux" in why(neighbours(plan, memory, AROUND)[1], "huge pages")
+    has = replace(AROUND, no_huge_pages=None)
+    turned = by_knob(neighbours(plan, memory, has)[0])["huge_pages"]
+    assert [(each.placement.huge_pages, each.placement.use_mmap) for each in turned] == [(True, True), (True, False)]
+    back = by_knob(neighbours(turned[0].placement, memory, has)[0])["huge_pages"]
+    assert [each.placement.huge_pages for each in back] == [False]
+    on_card = memory_of(64, 48)
+    assert "huge_pages" not in by_knob(neighbours(plan_on(on_card), on_card, has)[0])
+
+
 @pytest.mark.parametrize("knob", KNOBS)
 def test_pins_stay(knob: str) -> None:
     memory = memory_of(64, 12)
@@ -123,7 +136,9 @@ def test_a_coarser_cache_only_when_allowed_and_a_finer_one_always() -> None:
     asked = neighbours(plan_on(memory), memory, replace(AROUND, cache_types=frozenset({"q8_0"})))[0]
     assert [each.placement.cache_type_k for each in by_knob(asked)["cache_type"]] == ["q8_0"]
     coarse = neighbours(plan_on(memory, cache="q8_0"), memory, AROUND)
-    assert [each.placement.cache_type_k for each in by_knob(coarse[0])["cache_type"]] == ["f16"]
+    assert [each.placement.cache_type_k for each in by_knob(coarse[0])["cache_type"]] == ["bf16", "bf16", "f16"]
+    half = by_knob(neighbours(plan_on(memory), memory, replace(AROUND, cache_types=frozenset({"bf16"})))[0])
+    assert [each.placement.flash_attn for each in half["cache_type"]] == [FlashAttention.ON, FlashAttention.OFF]
     assert "a q8_0 cache needs it" in why(coarse[1], "flash attention off")
 
 
