@@ -2,7 +2,8 @@
 
 1. Noise: the plan against itself. The *floor* is the widest difference between two of these runs.
 2. Heats: every neighbour once beside the plan, which runs again after every few of them; the slower half leaves, the
-   rest runs again, until two are left or the time for heats is over. Winners that turn different knobs are combined.
+   rest runs again, until two are left or the time for heats is over. Winners that turn different knobs are combined,
+   and what costs the other speed with what gains it.
 3. Final: the plan, the best challengers and the rivals in turn, the order shifted each round, measured anew: what won a
    heat by luck does not keep its luck. `glmplan.planner.verdict` says what it means.
 """
@@ -10,6 +11,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from statistics import median
 from typing import Final
 
@@ -19,6 +21,9 @@ NOISE_RUNS: Final = 4
 MOST_ROUNDS: Final = 7
 _PLAN_AGAIN_AFTER: Final = 4
 _CHALLENGERS: Final = 2
+# Knobs that are put together: by four the products of single runs are mostly noise.
+_MOST_TOGETHER: Final = 4
+_MOST_TOGETHER_OF: Final = 10
 
 
 class Failed(Exception):
@@ -138,22 +143,45 @@ class Race:
         return ran
 
     def _combinations(self, floor: Floor) -> list[Arm]:
-        """All winners of different knobs together, and the best two of them."""
+        """Winners of different knobs together, the best two of them, and a winner with what pays for its cost."""
         best: list[Arm] = []
         for arm in self._ranked(self._of(Role.NEIGHBOUR)):
             promising = (self.gain(arm) or 0.0) > 1 + floor.wished / 2 and self._is_fair(arm, floor)
             if promising and not any(other.knobs & arm.knobs for other in best):
                 best.append(arm)
         groups = [best, best[:2]] if len(best) > 2 else [best]
+        groups.append(self._paid_for(floor))
         made = [self._course.combine(group) for group in groups if len(group) > 1]
         found = [arm for arm in made if arm is not None]
         self.arms += found
         return found
 
+    def _paid_for(self, floor: Floor) -> list[Arm]:
+        """The arms that together promise most of the wished speed at no cost of the other, by products of ratios.
+
+        One that costs the other speed is no winner alone; beside one that gains it, both may be.
+        """
+        known = [(arm, gain, self._other_gain(arm)) for arm in self._of(Role.NEIGHBOUR) if (gain := self.gain(arm))]
+        moving = [each for each in known if each[1] > 1 + floor.wished / 2 or each[2] > 1 + floor.other / 2]
+        moving = sorted(moving, key=lambda each: each[1] * each[2], reverse=True)[:_MOST_TOGETHER_OF]
+        best, most = list[Arm](), 1.0
+        for size in range(2, _MOST_TOGETHER + 1):
+            most *= 1 + floor.wished / 2  # one knob more must promise more than noise
+            for group in combinations(moving, size):
+                arms = [arm for arm, _, _ in group]
+                gain, other = math.prod(each[1] for each in group), math.prod(each[2] for each in group)
+                if gain > most and other * (1 + floor.other) >= 1 - self._wish.may_cost and _differ(arms):
+                    best, most = arms, gain
+        return best
+
+    def _other_gain(self, arm: Arm) -> float:
+        """Median of what an arm had of the other speed, beside the plan."""
+        ratios = [self._wish.other(own) / self._wish.other(plan) for own, plan in self._pairs(arm)]
+        return median(ratios) if ratios else 1.0
+
     def _is_fair(self, arm: Arm, floor: Floor) -> bool:
         """Whether what an arm costs of the other speed is at most what may be paid, as far as noise tells."""
-        ratios = [self._wish.other(own) / self._wish.other(plan) for own, plan in self._pairs(arm)]
-        return not ratios or median(ratios) * (1 + floor.other) >= 1 - self._wish.may_cost
+        return self._other_gain(arm) * (1 + floor.other) >= 1 - self._wish.may_cost
 
     def _run_final(self, challengers: Sequence[Arm]) -> None:
         """All rounds that there is time for; fewer than the least would prove nothing, and are not begun."""
@@ -207,3 +235,8 @@ class Race:
         self.runs.append(Run(arm.name, phase, number, speeds))
         rates = f"prefill {speeds.prefill:.1f}, decode {speeds.decode:.1f} tokens/s"
         self._course.say(f"{phase} {number + 1}, {arm.name}: {rates}")
+
+
+def _differ(arms: Sequence[Arm]) -> bool:
+    """Whether no knob is turned by two of them."""
+    return len(frozenset[str]().union(*(arm.knobs for arm in arms))) == sum(len(arm.knobs) for arm in arms)

@@ -196,7 +196,7 @@ def _around(machine: "Machine", asked: Asked, n_tokens: int, pins: frozenset[str
         n_tokens=n_tokens,
         numa_nodes=machine.memory.numa_nodes or 1,
         lockable_bytes=_lockable_bytes(),
-        no_huge_pages=_no_huge_pages(),
+        no_huge_pages=no_huge_pages(),
         pins=pins,
         cache_types=asked.cache_types,
     )
@@ -209,7 +209,7 @@ def _lockable_bytes() -> int | None:
     return None if limit == resource.RLIM_INFINITY else limit
 
 
-def _no_huge_pages() -> str | None:
+def no_huge_pages() -> str | None:
     """Why a program cannot ask this system for pages of 2 MiB through its C library; None: it can."""
     import os
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from console import Console
 
+from glmplan.commands.tune import no_huge_pages
 from glmplan.engine import EngineKind
 from glmplan.measurement import ROUNDING_BYTES
 from glmplan.profiles.recipes import catalog_profile
@@ -14,6 +15,7 @@ from glmplan.profiles.synthetic import write_synthetic
 pytestmark = pytest.mark.e2e
 N_CTX = 4096
 N_LAYER = 4
+COMPILED = pytest.param(EngineKind.LLAMA_SERVER, marks=pytest.mark.compiled)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,7 @@ def cut_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "kind",
     [
         EngineKind.XLLAMACPP,
-        pytest.param(EngineKind.LLAMA_SERVER, marks=pytest.mark.compiled),
+        COMPILED,
         pytest.param(EngineKind.LLAMA_CPP_PYTHON, marks=pytest.mark.compiled),
     ],
 )
@@ -63,3 +65,24 @@ def test_what_the_engine_allocates_is_what_the_plan_said(console: Console, cut_m
         assert abs(seen["compute"] - planned_bytes["compute"]) <= ROUNDING_BYTES
     assert report["speed"]["prefill_tokens_per_s"] > report["speed"]["decode_tokens_per_s"] > 0
     assert len(report["answer"]) > 0
+
+
+@pytest.mark.skipif(no_huge_pages() is not None, reason=f"no huge pages for the asking: {no_huge_pages()}")
+@pytest.mark.parametrize("kind", [EngineKind.XLLAMACPP, COMPILED])
+@pytest.mark.parametrize("asked", [False, True])
+def test_huge_pages_hold_the_weights_where_a_plan_asks(
+    console: Console, cut_model: Path, kind: EngineKind, *, asked: bool
+) -> None:
+    plan_file = console.folder / "plan.json"
+    planned = console.run("plan", "--gguf", str(cut_model), "--n-ctx", "1024", "--engine", kind, "-o", str(plan_file))
+    assert planned.returncode == 0, planned.stderr
+    plan = json.loads(plan_file.read_text())
+    plan["placement"] |= {"use_mmap": False, "huge_pages": asked}
+    plan_file.write_text(json.dumps(plan))
+    started = console.run("run", str(plan_file), "--proof", "none", "--detach", "--port", str(console.port), "--json")
+    assert started.returncode == 0, started.stderr
+    rollup = Path(f"/proc/{json.loads(started.stdout)['pid']}/smaps_rollup").read_text()
+    kib = int(next(line for line in rollup.splitlines() if line.startswith("AnonHugePages")).split()[1])
+    assert console.run("stop").returncode == 0
+    weights = plan["memory"]["devices"][0]["weights_bytes"]
+    assert (kib * 1024 > weights / 2) is asked

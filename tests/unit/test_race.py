@@ -127,6 +127,14 @@ def test_knobs_that_win_are_combined() -> None:
     assert sum({"n1", "n5"} <= verdict.shipped.knobs for verdict in verdicts) >= 42
 
 
+def test_what_costs_the_other_speed_is_combined_with_what_pays_for_it() -> None:
+    effects = {"n0": (1.5, 0.85), "n1": (0.97, 1.2), "n2": (1.0, 1.08), "n3": (1.3, 0.5)}
+    worlds = [Simulation(seed, effects, goal=Goal.PREFILL, noise=0.01, drift=0.005, budget_s=80) for seed in range(30)]
+    shipped = [world.run().shipped.knobs for world in worlds]
+    assert sum("n0" in knobs and bool({"n1", "n2"} & knobs) for knobs in shipped) >= 26, shipped
+    assert not any(knobs == {"n0"} or "n3" in knobs for knobs in shipped)
+
+
 def test_a_faster_rival_is_shipped() -> None:
     for seed in range(50):
         verdict = Simulation(seed, {"n3": (1.0, 1.1), "r1": (1.0, 1.5)}).run()
