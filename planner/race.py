@@ -1,9 +1,9 @@
 """Which of several configurations is fastest, by measuring as little as that takes: successive halving; pure.
 
 1. Noise: the plan against itself. The *floor* is the widest difference between two of these runs.
-2. Heats: every neighbour once beside the plan, which runs again after every few of them; the slower half leaves, the
-   rest runs again, until two are left or the time for heats is over. Winners that turn different knobs are combined,
-   and what costs the other speed with what gains it.
+2. Heats: the rivals, for what they have of the other speed; then every neighbour once beside the plan, which runs
+   again after every few of them; the slower half leaves, the rest runs again, until two are left or the time for heats
+   is over. Winners that turn different knobs are combined, and what costs the other speed with what gains it.
 3. Final: the plan, the best challengers and the rivals in turn, the order shifted each round, measured anew: what won a
    heat by luck does not keep its luck. `glmplan.planner.verdict` says what it means.
 """
@@ -116,6 +116,8 @@ class Race:
     def _heats(self, floor: Floor) -> list[Arm]:
         """The best challengers, best first, combinations among them."""
         racing, number = self._of(Role.NEIGHBOUR), 0
+        if racing:
+            self._heat(self._of(Role.RIVAL), number)  # what the other speed is held against
         while racing and self._watch.has_time_for(2 + self._final_runs(_CHALLENGERS)):
             racing = self._ranked(self._heat(racing, number))
             number += 1
@@ -170,7 +172,7 @@ class Race:
             for group in combinations(moving, size):
                 arms = [arm for arm, _, _ in group]
                 gain, other = math.prod(each[1] for each in group), math.prod(each[2] for each in group)
-                if gain > most and other * (1 + floor.other) >= 1 - self._wish.may_cost and _differ(arms):
+                if gain > most and self._is_enough(other, floor) and _differ(arms):
                     best, most = arms, gain
         return best
 
@@ -181,7 +183,13 @@ class Race:
 
     def _is_fair(self, arm: Arm, floor: Floor) -> bool:
         """Whether what an arm costs of the other speed is at most what may be paid, as far as noise tells."""
-        return self._other_gain(arm) * (1 + floor.other) >= 1 - self._wish.may_cost
+        return self._is_enough(self._other_gain(arm), floor)
+
+    def _is_enough(self, other: float, floor: Floor) -> bool:
+        """Whether so much of the plan's other speed is fair to it and to the rivals, as far as single runs tell."""
+        rivals = self._of(Role.RIVAL)
+        theirs = median(self._other_gain(rival) for rival in rivals) / (1 + floor.other) if rivals else 1.0
+        return other * (1 + floor.other) >= max(1.0, theirs) * (1 - self._wish.may_cost)
 
     def _run_final(self, challengers: Sequence[Arm]) -> None:
         """All rounds that there is time for; fewer than the least would prove nothing, and are not begun."""
