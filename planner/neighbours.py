@@ -87,6 +87,8 @@ def combined(base: Placement, parts: Sequence[Neighbour], memory: MemoryModel) -
         if getattr(part.placement, name) != getattr(base, name)
     }
     placement = replace(base, **changes)
+    if any(part.placement == placement for part in parts):
+        return None  # one of them turns what the others do
     if _refusal(base, placement, memory) is not None:
         return None
     knobs = frozenset[str]().union(*(part.knobs for part in parts))

@@ -129,6 +129,8 @@ class Race:
             self._heat(combined, number)
         tried = [*self._of(Role.NEIGHBOUR), *self._of(Role.COMBINATION)]
         hopeful = [arm for arm in self._ranked(tried) if (self.gain(arm) or 0.0) > 1 and self._is_fair(arm, floor)]
+        if len(hopeful) > _CHALLENGERS:  # the fastest, and beside it who has most of both speeds
+            hopeful[1:] = sorted(hopeful[1:], key=lambda arm: (self.gain(arm) or 0.0) * self._other_gain(arm))[::-1]
         return hopeful[:_CHALLENGERS]
 
     def _heat(self, arms: Sequence[Arm], number: int) -> list[Arm]:
@@ -152,29 +154,34 @@ class Race:
             if promising and not any(other.knobs & arm.knobs for other in best):
                 best.append(arm)
         groups = [best, best[:2]] if len(best) > 2 else [best]
-        groups.append(self._paid_for(floor))
+        groups += self._joined(floor)
         made = [self._course.combine(group) for group in groups if len(group) > 1]
         found = [arm for arm in made if arm is not None]
         self.arms += found
         return found
 
-    def _paid_for(self, floor: Floor) -> list[Arm]:
-        """The arms that together promise most of the wished speed at no cost of the other, by products of ratios.
+    def _joined(self, floor: Floor) -> list[list[Arm]]:
+        """Arms that by products of ratios promise most together: of the wished speed at no cost, and of both speeds.
 
         One that costs the other speed is no winner alone; beside one that gains it, both may be.
         """
         known = [(arm, gain, self._other_gain(arm)) for arm in self._of(Role.NEIGHBOUR) if (gain := self.gain(arm))]
         moving = [each for each in known if each[1] > 1 + floor.wished / 2 or each[2] > 1 + floor.other / 2]
         moving = sorted(moving, key=lambda each: each[1] * each[2], reverse=True)[:_MOST_TOGETHER_OF]
-        best, most = list[Arm](), 1.0
+        fastest, evenest = list[Arm](), list[Arm]()
+        most = most_of_both = 1.0
         for size in range(2, _MOST_TOGETHER + 1):
             most *= 1 + floor.wished / 2  # one knob more must promise more than noise
             for group in combinations(moving, size):
                 arms = [arm for arm, _, _ in group]
                 gain, other = math.prod(each[1] for each in group), math.prod(each[2] for each in group)
-                if gain > most and self._is_enough(other, floor) and _differ(arms):
-                    best, most = arms, gain
-        return best
+                if gain <= 1 + floor.wished / 2 or other < self._other_asked() or not _differ(arms):
+                    continue
+                if gain > most:
+                    fastest, most = arms, gain
+                if gain * other > most_of_both:
+                    evenest, most_of_both = arms, gain * other
+        return [fastest, evenest]
 
     def _other_gain(self, arm: Arm) -> float:
         """Median of what an arm had of the other speed, beside the plan."""
@@ -183,13 +190,12 @@ class Race:
 
     def _is_fair(self, arm: Arm, floor: Floor) -> bool:
         """Whether what an arm costs of the other speed is at most what may be paid, as far as noise tells."""
-        return self._is_enough(self._other_gain(arm), floor)
+        return self._other_gain(arm) * (1 + floor.other) ** 2 >= self._other_asked()  # single runs of both
 
-    def _is_enough(self, other: float, floor: Floor) -> bool:
-        """Whether so much of the plan's other speed is fair to it and to the rivals, as far as single runs tell."""
-        rivals = self._of(Role.RIVAL)
-        theirs = median(self._other_gain(rival) for rival in rivals) / (1 + floor.other) if rivals else 1.0
-        return other * (1 + floor.other) >= max(1.0, theirs) * (1 - self._wish.may_cost)
+    def _other_asked(self) -> float:
+        """What the final will ask of the other speed, beside the plan's: no less than the plan and the rivals have."""
+        theirs = [self._other_gain(rival) for rival in self._of(Role.RIVAL)]
+        return max(1.0, median(theirs) if theirs else 1.0) * (1 - self._wish.may_cost)
 
     def _run_final(self, challengers: Sequence[Arm]) -> None:
         """All rounds that there is time for; fewer than the least would prove nothing, and are not begun."""

@@ -213,7 +213,7 @@ class LastRounds:
         """Whether the other speed is no less than the plan's and the rivals', as far as noise tells."""
         owners = [each for each in self._entered if each.role in {Role.PLAN, Role.RIVAL}]
         least = max(self._other(each) for each in owners) * (1 - self._wish.may_cost)
-        return self._other(arm) * (1 + self._floor.other) >= least
+        return self._other(arm) * (1 + of_medians(self._floor.other, len(self.rounds))) >= least
 
     def _holds_against(self, own: Arm, rival: Arm) -> bool:
         """Whether `own` is as fast as a rival; when it is slower by no more than noise, the other speed decides."""

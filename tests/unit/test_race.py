@@ -142,8 +142,8 @@ def test_a_faster_rival_is_shipped() -> None:
 
 
 def test_a_rival_as_fast_but_worse_otherwise_is_not() -> None:
-    verdicts = [Simulation(seed, {"r0": (0.6, 1.0), "r1": (0.6, 1.0)}, budget_s=64).run() for seed in range(50)]
-    assert sum(verdict.outcome is Outcome.KEPT for verdict in verdicts) >= 47
+    verdicts = [Simulation(seed, {"r0": (0.6, 1.0), "r1": (0.6, 1.0)}, budget_s=64).run() for seed in range(200)]
+    assert sum(verdict.outcome is Outcome.KEPT for verdict in verdicts) >= 0.92 * 200  # 568 of 600
 
 
 def test_the_other_speed_is_paid_only_as_far_as_allowed() -> None:
