@@ -130,7 +130,7 @@ class Race:
         tried = [*self._of(Role.NEIGHBOUR), *self._of(Role.COMBINATION)]
         hopeful = [arm for arm in self._ranked(tried) if (self.gain(arm) or 0.0) > 1 and self._is_fair(arm, floor)]
         if len(hopeful) > _CHALLENGERS:  # the fastest, and beside it who has most of both speeds
-            hopeful[1:] = sorted(hopeful[1:], key=lambda arm: (self.gain(arm) or 0.0) * self._other_gain(arm))[::-1]
+            hopeful[1:] = sorted(hopeful[1:], key=self._of_both, reverse=True)
         return hopeful[:_CHALLENGERS]
 
     def _heat(self, arms: Sequence[Arm], number: int) -> list[Arm]:
@@ -187,6 +187,9 @@ class Race:
         """Median of what an arm had of the other speed, beside the plan."""
         ratios = [self._wish.other(own) / self._wish.other(plan) for own, plan in self._pairs(arm)]
         return median(ratios) if ratios else 1.0
+
+    def _of_both(self, arm: Arm) -> float:
+        return (self.gain(arm) or 0.0) * self._other_gain(arm)
 
     def _is_fair(self, arm: Arm, floor: Floor) -> bool:
         """Whether what an arm costs of the other speed is at most what may be paid, as far as noise tells."""
