@@ -193,7 +193,9 @@ class Race:
 
     def _is_fair(self, arm: Arm, floor: Floor) -> bool:
         """Whether what an arm costs of the other speed is at most what may be paid, as far as noise tells."""
-        return self._other_gain(arm) * (1 + floor.other) ** 2 >= self._other_asked()  # single runs of both
+        own = self._other_gain(arm)
+        # No less than a plan that has paid already is no loss; the square is for single runs of both.
+        return own >= 1 or own * (1 + floor.other) ** 2 >= self._other_asked()
 
     def _other_asked(self) -> float:
         """What the final will ask of the other speed, beside the plan's: no less than the plan and the rivals have."""

@@ -178,7 +178,10 @@ class LastRounds:
     def verdict(self) -> Verdict:
         """What is shipped."""
         rivals = [arm for arm in self._entered if arm.role is Role.RIVAL]
-        winners = [arm for arm in self._challengers() if self._beats_plan(arm) and self._is_fair(arm)]
+        faster = [arm for arm in self._challengers() if self._beats_plan(arm)]
+        # Where the plan itself has less of the other speed than a rival, who has more of both than the plan is no loss.
+        no_loss = [arm for arm in faster if self._other(arm) >= self._other(self._plan)]
+        winners = [arm for arm in faster if self._is_fair(arm)] or no_loss
         own = max(winners, key=self._wished, default=self._plan)
         rival = max(rivals, key=self._wished, default=None)
         if rival is not None and not self._holds_against(own, rival):

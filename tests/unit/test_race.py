@@ -135,6 +135,13 @@ def test_what_costs_the_other_speed_is_combined_with_what_pays_for_it() -> None:
     assert not any(knobs == {"n0"} or "n3" in knobs for knobs in shipped)
 
 
+def test_who_has_more_of_both_than_a_plan_that_paid_already_is_shipped() -> None:
+    """The plan has half of the rivals' decode, as its user asked: a neighbour that gives back a part is no loss."""
+    effects = {"n1": (1.3, 1.3), "r0": (0.6, 2.0), "r1": (0.6, 2.0)}
+    worlds = [Simulation(seed, effects, goal=Goal.PREFILL, noise=0.01, drift=0.005, budget_s=80) for seed in range(20)]
+    assert sum("n1" in world.run().shipped.knobs for world in worlds) >= 18
+
+
 def test_a_faster_rival_is_shipped() -> None:
     for seed in range(50):
         verdict = Simulation(seed, {"n3": (1.0, 1.1), "r1": (1.0, 1.5)}).run()
