@@ -67,12 +67,14 @@ def test_what_the_engine_allocates_is_what_the_plan_said(console: Console, cut_m
     assert len(report["answer"]) > 0
 
 
-@pytest.mark.skipif(no_huge_pages() is not None, reason=f"no huge pages for the asking: {no_huge_pages()}")
 @pytest.mark.parametrize("kind", [EngineKind.XLLAMACPP, COMPILED])
 @pytest.mark.parametrize("asked", [False, True])
 def test_huge_pages_hold_the_weights_where_a_plan_asks(
     console: Console, cut_model: Path, kind: EngineKind, *, asked: bool
 ) -> None:
+    """Whatever this system does with huge pages, it is tested: given when asked, always, or never."""
+    why_not = no_huge_pages()
+    expected = asked if why_not is None else "unasked" in why_not
     plan_file = console.folder / "plan.json"
     planned = console.run("plan", "--gguf", str(cut_model), "--n-ctx", "1024", "--engine", kind, "-o", str(plan_file))
     assert planned.returncode == 0, planned.stderr
@@ -85,4 +87,4 @@ def test_huge_pages_hold_the_weights_where_a_plan_asks(
     kib = int(next(line for line in rollup.splitlines() if line.startswith("AnonHugePages")).split()[1])
     assert console.run("stop").returncode == 0
     weights = plan["memory"]["devices"][0]["weights_bytes"]
-    assert (kib * 1024 > weights / 2) is asked
+    assert (kib * 1024 > weights / 2) is expected
