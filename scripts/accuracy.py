@@ -84,8 +84,8 @@ TUNED_END: Final = """\
 After 4,096 tokens no configuration won both speeds on this processor: flash attention decides, and without it prompts are computed
 about 1.4 times as fast and answers three quarters as fast; `tune` takes that only where `--may-cost` allows it. Asked for decode it took
 `--fit on`'s own configuration, said so, and pinned it. After 2,048 tokens huge pages pay for what going without flash attention costs: 1.3
-times the prefill at the same decode. That plan was put together by hand: races of 8 to 11 minutes on this noisy machine (decode differed
-from itself by 4 to 16 %) did not come upon it. Four layers flatter it, because the output layer is most of their decode: with 16, by
+times the prefill at the same decode. That plan was put together by hand: four races of 6 to 11 minutes on this noisy machine (decode differed
+from itself by 4 to 18 %), two of them stopped before their verdict, did not come upon it. Four layers flatter it, because the output layer is most of their decode: with 16, by
 llama-bench, it was 1.29 times the prefill and 0.84 of the decode after 2,048, 1.14 and 1.00 after 512. Prompt batches of 64 to 512 tokens, one thread, weights in memory of their own,
 and (by hand) f32 and bf16 caches were slower or within the noise.
 """
