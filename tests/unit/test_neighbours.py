@@ -140,8 +140,12 @@ def test_huge_pages_where_the_system_gives_them_when_asked() -> None:
 def test_what_the_system_says_of_huge_pages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str | None, library: str, why: str | None
 ) -> None:
+    def confstr(name: str) -> str:
+        assert name == "CS_GNU_LIBC_VERSION"
+        return library
+
     monkeypatch.setattr(tune, "_HUGE_PAGES", tmp_path / "enabled")
-    monkeypatch.setattr(os, "confstr", lambda _: library)
+    monkeypatch.setattr(os, "confstr", confstr)
     if said is not None:
         (tmp_path / "enabled").write_text(said)
     found = tune.no_huge_pages()
