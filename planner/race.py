@@ -3,7 +3,8 @@
 1. Noise: the plan against itself. The *floor* is the widest difference between two of these runs.
 2. Heats: the rivals, for what they have of the other speed; then every neighbour once beside the plan, which runs
    again after every few of them; the slower half leaves, the rest runs again, until two are left or the time for heats
-   is over. Winners that turn different knobs are combined, and what costs the other speed with what gains it.
+   is over. Winners that turn different knobs are combined, and what costs the other speed with what gains it: by what
+   they promise together, and then by what was measured of them together.
 3. Final: the plan, the best challengers and the rivals in turn, the order shifted each round, measured anew: what won a
    heat by luck does not keep its luck. `glmplan.planner.verdict` says what it means.
 """
@@ -35,7 +36,7 @@ class Course:
     """What a race asks of the world, so that its rules can be tried on arms that are only numbers.
 
     `measure` is one run of an arm, and raises `Failed`. `combine` makes one arm of the knobs of several, None when
-    that does not fit. `clock` is seconds, rising; `say` is told what happens.
+    that does not fit or is in the race already. `clock` is seconds, rising; `say` is told what happens.
     """
 
     measure: Callable[[Arm, Phase], Speeds]
@@ -124,14 +125,20 @@ class Race:
             if len(racing) <= _CHALLENGERS:
                 break
             racing = racing[: max(_CHALLENGERS, math.ceil(len(racing) / 2))]
-        combined = self._combinations(floor)
-        if combined and self._watch.has_time_for(1 + len(combined) + self._final_runs(_CHALLENGERS)):
-            self._heat(combined, number)
+        for make in (self._combinations, self._mended):
+            made = make(floor)
+            if made and self._watch.has_time_for(1 + len(made) + self._final_runs(_CHALLENGERS)):
+                self._heat(made, number)
+                number += 1
+        return self._hopeful(floor)
+
+    def _hopeful(self, floor: Floor) -> list[Arm]:
+        """The fastest, and beside it the fastest that costs nothing by what was measured, or who has most of both."""
         tried = [*self._of(Role.NEIGHBOUR), *self._of(Role.COMBINATION)]
         hopeful = [arm for arm in self._ranked(tried) if (self.gain(arm) or 0.0) > 1 and self._is_fair(arm, floor)]
-        if len(hopeful) > _CHALLENGERS:  # the fastest, and beside it who has most of both speeds
-            hopeful[1:] = sorted(hopeful[1:], key=self._of_both, reverse=True)
-        return hopeful[:_CHALLENGERS]
+        free = [arm for arm in hopeful[1:] if self._other_gain(arm) >= self._other_asked()]
+        second = free or sorted(hopeful[1:], key=self._of_both, reverse=True)
+        return [*hopeful[:1], *second][:_CHALLENGERS]
 
     def _heat(self, arms: Sequence[Arm], number: int) -> list[Arm]:
         """Run `arms` once each, the plan before and in between; those that there was time for."""
@@ -154,10 +161,27 @@ class Race:
             if promising and not any(other.knobs & arm.knobs for other in best):
                 best.append(arm)
         groups = [best, best[:2]] if len(best) > 2 else [best]
-        groups += self._joined(floor)
-        made = [self._course.combine(group) for group in groups if len(group) > 1]
-        found = [arm for arm in made if arm is not None]
-        self.arms += found
+        return self._made([*groups, *self._joined(floor)])
+
+    def _mended(self, floor: Floor) -> list[Arm]:
+        """The fastest arms that cost of the other speed what may not be paid, each with who gains most of it."""
+        asked = self._other_asked()
+        tried = self._ranked([*self._of(Role.NEIGHBOUR), *self._of(Role.COMBINATION)])
+        costly = [arm for arm in tried if (self.gain(arm) or 0.0) > 1 + floor.wished / 2]
+        costly = [arm for arm in costly if self._other_gain(arm) * (1 + floor.other / 2) < asked][:_CHALLENGERS]
+        paying = sorted(self._of(Role.NEIGHBOUR), key=self._other_gain, reverse=True)
+        paying = [arm for arm in paying if self._other_gain(arm) > 1 + floor.other / 2]
+        groups = [[arm, other] for arm in costly for other in [each for each in paying if _differ([arm, each])][:2]]
+        return self._made(groups)
+
+    def _made(self, groups: Sequence[Sequence[Arm]]) -> list[Arm]:
+        """Arms of several arms' knobs, those that fit and that nobody stands for yet."""
+        found: list[Arm] = []
+        for group in groups:
+            made = self._course.combine(group) if len(group) > 1 else None
+            if made is not None:
+                self.arms.append(made)
+                found.append(made)
         return found
 
     def _joined(self, floor: Floor) -> list[list[Arm]]:

@@ -181,7 +181,10 @@ class LastRounds:
         faster = [arm for arm in self._challengers() if self._beats_plan(arm)]
         # Where the plan itself has less of the other speed than a rival, who has more of both than the plan is no loss.
         no_loss = [arm for arm in faster if self._other(arm) >= self._other(self._plan)]
-        winners = [arm for arm in faster if self._is_fair(arm)] or no_loss
+        # Noise excuses a loss of it only where nobody is faster without one.
+        noise = of_medians(self._floor.other, len(self.rounds))
+        fair = [arm for arm in faster if self._is_fair(arm, noise)]
+        winners = [arm for arm in fair if self._is_fair(arm, 0.0)] or fair or no_loss
         own = max(winners, key=self._wished, default=self._plan)
         rival = max(rivals, key=self._wished, default=None)
         if rival is not None and not self._holds_against(own, rival):
@@ -212,11 +215,11 @@ class LastRounds:
         ratios = self._ratios(arm, self._plan)
         return min(ratios) > 1 and median(ratios) > 1 + of_medians(self._floor.wished, len(self.rounds))
 
-    def _is_fair(self, arm: Arm) -> bool:
-        """Whether the other speed is no less than the plan's and the rivals', as far as noise tells."""
+    def _is_fair(self, arm: Arm, noise: float) -> bool:
+        """Whether the other speed, with `noise` for it, is no less than the plan's and the rivals', or what may be."""
         owners = [each for each in self._entered if each.role in {Role.PLAN, Role.RIVAL}]
         least = max(self._other(each) for each in owners) * (1 - self._wish.may_cost)
-        return self._other(arm) * (1 + of_medians(self._floor.other, len(self.rounds))) >= least
+        return self._other(arm) * (1 + noise) >= least
 
     def _holds_against(self, own: Arm, rival: Arm) -> bool:
         """Whether `own` is as fast as a rival; when it is slower by no more than noise, the other speed decides."""

@@ -97,7 +97,8 @@ class Tuning:
     def _combine(self, arms: Sequence[Arm]) -> Arm | None:
         parts = [self.field.neighbours[arm.name] for arm in arms]
         both = combined(self.field.placements[PLAN], parts, self.memory)
-        return None if both is None or both.turned in self.field.placements else self._arm(both, Role.COMBINATION)
+        known = both is None or both.placement in self.field.placements.values()
+        return None if both is None or known else self._arm(both, Role.COMBINATION)
 
     def _measure(self, arm: Arm, phase: Phase) -> Speeds:
         del phase
