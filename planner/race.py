@@ -16,15 +16,16 @@ from itertools import combinations
 from statistics import median
 from typing import Final
 
-from glmplan.planner.verdict import LEAST_ROUNDS, Arm, Floor, LastRounds, Phase, Role, Run, Speeds, Verdict, Wish
+from glmplan.planner.verdict import LEAST_ROUNDS, Arm, Floor, Goal, LastRounds, Phase, Role, Run, Speeds, Verdict, Wish
 
 NOISE_RUNS: Final = 4
 MOST_ROUNDS: Final = 7
 _PLAN_AGAIN_AFTER: Final = 4
-_CHALLENGERS: Final = 2
+_CHALLENGERS: Final = {Goal.DECODE: 3, Goal.PREFILL: 3, Goal.BALANCED: 2}
 # Knobs that are put together: by four the products of single runs are mostly noise.
 _MOST_TOGETHER: Final = 4
 _MOST_TOGETHER_OF: Final = 10
+_MOST_JOINED: Final = 4
 
 
 class Failed(Exception):
@@ -73,6 +74,7 @@ class Race:
         self.runs: list[Run] = []
         self.failed: dict[str, str] = {}
         self._wish = wish
+        self._seats = _CHALLENGERS[wish.goal]
         self._course = course
         self._watch = _Watch(course.clock, course.budget_s, course.clock())
         self._plan = next(arm for arm in arms if arm.role is Role.PLAN)
@@ -119,32 +121,33 @@ class Race:
         racing, number = self._of(Role.NEIGHBOUR), 0
         if racing:
             self._heat(self._of(Role.RIVAL), number)  # what the other speed is held against
-        while racing and self._watch.has_time_for(2 + self._final_runs(_CHALLENGERS)):
+        while racing and self._watch.has_time_for(2 + self._final_runs(self._seats)):
             racing = self._ranked(self._heat(racing, number))
             number += 1
-            if len(racing) <= _CHALLENGERS:
+            if len(racing) <= self._seats:
                 break
-            racing = racing[: max(_CHALLENGERS, math.ceil(len(racing) / 2))]
+            racing = racing[: max(self._seats, math.ceil(len(racing) / 2))]
         for make in (self._combinations, self._mended):
             made = make(floor)
-            if made and self._watch.has_time_for(1 + len(made) + self._final_runs(_CHALLENGERS)):
+            if made and self._watch.has_time_for(1 + len(made) + self._final_runs(self._seats)):
                 self._heat(made, number)
                 number += 1
         return self._hopeful(floor)
 
     def _hopeful(self, floor: Floor) -> list[Arm]:
-        """The fastest, and beside it the fastest that costs nothing by what was measured, or who has most of both."""
+        """The fastest, the fastest that costs nothing by what was measured, and who has most of both speeds."""
         tried = [*self._of(Role.NEIGHBOUR), *self._of(Role.COMBINATION)]
         hopeful = [arm for arm in self._ranked(tried) if (self.gain(arm) or 0.0) > 1 and self._is_fair(arm, floor)]
-        free = [arm for arm in hopeful[1:] if self._other_gain(arm) >= self._other_asked()]
-        second = free or sorted(hopeful[1:], key=self._of_both, reverse=True)
-        return [*hopeful[:1], *second][:_CHALLENGERS]
+        free = [arm for arm in hopeful if self._other_gain(arm) >= self._other_asked()]
+        even = sorted(hopeful, key=self._of_both, reverse=True)
+        seats = dict.fromkeys(arm for arms in (hopeful[:1], free[:1], even) for arm in arms)
+        return list(seats)[: self._seats]
 
     def _heat(self, arms: Sequence[Arm], number: int) -> list[Arm]:
         """Run `arms` once each, the plan before and in between; those that there was time for."""
         ran: list[Arm] = []
         for place, arm in enumerate(arms):
-            if not self._watch.has_time_for(1 + self._final_runs(_CHALLENGERS)):
+            if not self._watch.has_time_for(1 + self._final_runs(self._seats)):
                 self._course.say(f"no time left for {len(arms) - place} neighbours")
                 break
             if place % _PLAN_AGAIN_AFTER == 0:
@@ -168,7 +171,7 @@ class Race:
         asked = self._other_asked()
         tried = self._ranked([*self._of(Role.NEIGHBOUR), *self._of(Role.COMBINATION)])
         costly = [arm for arm in tried if (self.gain(arm) or 0.0) > 1 + floor.wished / 2]
-        costly = [arm for arm in costly if self._other_gain(arm) * (1 + floor.other / 2) < asked][:_CHALLENGERS]
+        costly = [arm for arm in costly if self._other_gain(arm) * (1 + floor.other / 2) < asked][: self._seats]
         paying = sorted(self._of(Role.NEIGHBOUR), key=self._other_gain, reverse=True)
         paying = [arm for arm in paying if self._other_gain(arm) > 1 + floor.other / 2]
         groups = [[arm, other] for arm in costly for other in [each for each in paying if _differ([arm, each])][:2]]
@@ -185,27 +188,23 @@ class Race:
         return found
 
     def _joined(self, floor: Floor) -> list[list[Arm]]:
-        """Arms that by products of ratios promise most together: of the wished speed at no cost, and of both speeds.
+        """Arms that by products of ratios promise most together, none of them less of both speeds than another group.
 
         One that costs the other speed is no winner alone; beside one that gains it, both may be.
         """
         known = [(arm, gain, self._other_gain(arm)) for arm in self._of(Role.NEIGHBOUR) if (gain := self.gain(arm))]
         moving = [each for each in known if each[1] > 1 + floor.wished / 2 or each[2] > 1 + floor.other / 2]
         moving = sorted(moving, key=lambda each: each[1] * each[2], reverse=True)[:_MOST_TOGETHER_OF]
-        fastest, evenest = list[Arm](), list[Arm]()
-        most = most_of_both = 1.0
+        asked = self._other_asked() / (1 + floor.other / 2)  # what they have together is measured before it counts
+        promised: list[tuple[float, float, list[Arm]]] = []
         for size in range(2, _MOST_TOGETHER + 1):
-            most *= 1 + floor.wished / 2  # one knob more must promise more than noise
+            least = (1 + floor.wished / 2) ** (size - 1)  # one knob more must promise more than noise
             for group in combinations(moving, size):
                 arms = [arm for arm, _, _ in group]
                 gain, other = math.prod(each[1] for each in group), math.prod(each[2] for each in group)
-                if gain <= 1 + floor.wished / 2 or other < self._other_asked() or not _differ(arms):
-                    continue
-                if gain > most:
-                    fastest, most = arms, gain
-                if gain * other > most_of_both:
-                    evenest, most_of_both = arms, gain * other
-        return [fastest, evenest]
+                if gain > least and other >= asked and _differ(arms):
+                    promised.append((gain / least, other, arms))
+        return [arms for _, _, arms in _front(promised)]
 
     def _other_gain(self, arm: Arm) -> float:
         """Median of what an arm had of the other speed, beside the plan."""
@@ -283,3 +282,13 @@ class Race:
 def _differ(arms: Sequence[Arm]) -> bool:
     """Whether no knob is turned by two of them."""
     return len(frozenset[str]().union(*(arm.knobs for arm in arms))) == sum(len(arm.knobs) for arm in arms)
+
+
+def _front(promised: Sequence[tuple[float, float, list[Arm]]]) -> list[tuple[float, float, list[Arm]]]:
+    """Groups of which no other has more of both speeds: the fastest, then by what they have of both."""
+    front: list[tuple[float, float, list[Arm]]] = []
+    for each in sorted(promised, key=lambda each: each[:2], reverse=True):
+        if all(each[1] > other for _, other, _ in front):
+            front.append(each)
+    rest = sorted(front[1:], key=lambda each: each[0] * each[1], reverse=True)
+    return [*front[:1], *rest][:_MOST_JOINED]

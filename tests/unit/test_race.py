@@ -125,7 +125,7 @@ def test_a_gain_that_matters_is_found() -> None:
 def test_knobs_that_win_are_combined() -> None:
     effects = {"n1": (1.0, 1.3), "n5": (1.0, 1.3)}
     verdicts = [Simulation(seed, effects, budget_s=80).run() for seed in range(50)]
-    assert sum({"n1", "n5"} <= verdict.shipped.knobs for verdict in verdicts) >= 42
+    assert sum({"n1", "n5"} <= verdict.shipped.knobs for verdict in verdicts) >= 40
 
 
 def test_what_costs_the_other_speed_is_combined_with_what_pays_for_it() -> None:
