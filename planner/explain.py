@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from glmplan.ggml_types import cache_type
+from glmplan.placement import FlashAttention
 from glmplan.plan import Alternative, PlannedDevice, PlannedMemory, PlannedQuality, PlanRequest
 from glmplan.planner.judging import Candidate, Judge, offloaded_bytes
 from glmplan.planner.kv_cache import bytes_per_token
@@ -31,14 +32,23 @@ def reasons(best: Candidate, ranked: Sequence[Candidate], judge: Judge) -> tuple
     if best.placement.n_parallel > 1:
         found.append(_slots_reason(best, judge))
     found += _mtp_reasons(best, judge)
-    if len(best.memory.devices) == 1 and not best.placement.repack:
-        found.append(
-            "repacking is off: on a CPU it costs prefill speed and doubles memory while loading for a few percent of "
-            "decode (measured on Zen 4); flash attention is on: it speeds decode at depth"
-        )
+    found += _kernel_reasons(best)
     if judge.around.why_threads and (len(best.memory.devices) == 1 or offloaded_bytes(best)):
         found.append(judge.around.why_threads)
     return tuple(found)
+
+
+def _kernel_reasons(best: Candidate) -> Iterator[str]:
+    """What the CPU computes with, and flash attention where it is off."""
+    without_flash = best.placement.flash_attn is FlashAttention.OFF
+    if len(best.memory.devices) == 1 and not best.placement.repack:
+        repacking = (
+            "repacking is off: on a CPU it costs prefill speed and doubles memory while loading for a few percent of "
+            "decode (measured on Zen 4)"
+        )
+        yield repacking if without_flash else f"{repacking}; flash attention is on: it speeds decode at depth"
+    if without_flash:
+        yield "flash attention is off: by the speeds this plan rests on, what was asked for is faster without it"
 
 
 def _quant_reason(best: Candidate, ranked: Sequence[Candidate], judge: Judge) -> str:

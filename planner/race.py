@@ -2,7 +2,7 @@
 
 1. Noise: the plan against itself. The *floor* is the widest difference between two of these runs.
 2. Heats: the rivals, for what they have of the other speed; then every neighbour once beside the plan, which runs
-   again after every few of them; the slower half leaves, the rest runs again, until two are left or the time for heats
+   again after every few of them; the slower half leaves, the rest runs again, until few are left or the time for heats
    is over. Winners that turn different knobs are combined, and what costs the other speed with what gains it: by what
    they promise together, and then by what was measured of them together.
 3. Final: the plan, the best challengers and the rivals in turn, the order shifted each round, measured anew: what won a
@@ -74,7 +74,7 @@ class Race:
         self.runs: list[Run] = []
         self.failed: dict[str, str] = {}
         self._wish = wish
-        self._seats = _CHALLENGERS[wish.goal]
+        self._seats = _CHALLENGERS[wish.goal]  # in the final
         self._course = course
         self._watch = _Watch(course.clock, course.budget_s, course.clock())
         self._plan = next(arm for arm in arms if arm.role is Role.PLAN)

@@ -271,6 +271,20 @@ def test_a_cpu_repacks_for_decode_and_leaves_flash_attention_for_prefill() -> No
     assert not ask(machine)[0].placement.repack
 
 
+@pytest.mark.parametrize("objective", [Objective.PREFILL_SPEED, Objective.BALANCED, Objective.DECODE_SPEED])
+@pytest.mark.parametrize("on", ["cpu:64GiB", "gpu:24GiB"])
+def test_a_plan_tells_what_it_did_with_flash_attention(on: str, objective: Objective) -> None:
+    from glmplan.commands.plan import make_plan
+    from glmplan.commands.situation import situation_of
+
+    plan = make_plan(situation_of(on, "64GiB" if on.startswith("gpu") else None), objective=objective)
+    told = " ".join(plan.reasons)
+    is_off = plan.placement.flash_attn is FlashAttention.OFF
+    assert is_off == (on.startswith("cpu") and objective is Objective.PREFILL_SPEED)
+    assert ("flash attention is off" in told) == is_off
+    assert not (is_off and "flash attention is on" in told)
+
+
 @settings(max_examples=25, deadline=None)
 @given(machines, st.sampled_from(list(Objective)), st.floats(0.3, 0.99), st.sampled_from([1, 4]))
 def test_no_knob_is_turned_below_the_asked_decode_speed(
