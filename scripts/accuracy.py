@@ -83,10 +83,16 @@ TUNED_HEAD: Final = """\
 TUNED_END: Final = """\
 After 4,096 tokens no configuration won both speeds on this processor: flash attention decides, and without it prompts are computed
 about 1.4 times as fast and answers three quarters as fast; `tune` takes that only where `--may-cost` allows it. Asked for decode it took
-`--fit on`'s own configuration, said so, and pinned it. After 2,048 tokens huge pages pay for what going without flash attention costs: 1.3
-times the prefill at the same decode. That plan was put together by hand: four races of 6 to 11 minutes on this noisy machine (decode differed
-from itself by 4 to 18 %), two of them stopped before their verdict, did not come upon it. Four layers flatter it, because the output layer is most of their decode: with 16, by
-llama-bench, it was 1.29 times the prefill and 0.84 of the decode after 2,048, 1.14 and 1.00 after 512. Prompt batches of 64 to 512 tokens, one thread, weights in memory of their own,
+`--fit on`'s own configuration, said so, and pinned it. After 2,048 tokens huge pages may pay for what going without flash attention
+costs: a plan put together by hand had 1.3 times the prefill at the same decode. Whether they do depends on the machine's hour, as it
+shares its memory with others. Where the engine's defaults decoded 16 tokens/s, huge pages were worth a quarter of prefill and of decode,
+and what `tune` shipped had 1.6 times the prefill at 0.93 to 0.95 of the decode; half an hour later, defaults at 20 tokens/s, they were worth
+a tenth, and what it shipped had 1.2 times the prefill at the same decode; at 23 tokens/s they were worth nothing, and a plan made for prefill,
+1.44 to 1.48 times the prefill at 0.78 of the decode, was best already. A race between (18 minutes, bf16 cache allowed) kept its plan: 1.1
+times the prefill at much the same decode. No race of `tune` found 1.3 times the prefill at no cost; nor did four before them, of 6 to 11
+minutes, two of them stopped before their verdict. Four layers flatter what goes without flash attention, because the output layer is most of
+their decode: with 16, by llama-bench, the plan by hand was 1.29 times the prefill and 0.84 of the decode after 2,048, 1.14 and 1.00 after 512.
+Prompt batches of 64 to 512 tokens, one thread, weights in memory of their own,
 and (by hand) f32 and bf16 caches were slower or within the noise.
 """
 REHEARSED: Final = """\

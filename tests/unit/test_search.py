@@ -271,20 +271,6 @@ def test_a_cpu_repacks_for_decode_and_leaves_flash_attention_for_prefill() -> No
     assert not ask(machine)[0].placement.repack
 
 
-@pytest.mark.parametrize("objective", [Objective.PREFILL_SPEED, Objective.BALANCED, Objective.DECODE_SPEED])
-@pytest.mark.parametrize("on", ["cpu:64GiB", "gpu:24GiB"])
-def test_a_plan_tells_what_it_did_with_flash_attention(on: str, objective: Objective) -> None:
-    from glmplan.commands.plan import make_plan
-    from glmplan.commands.situation import situation_of
-
-    plan = make_plan(situation_of(on, "64GiB" if on.startswith("gpu") else None), objective=objective)
-    told = " ".join(plan.reasons)
-    is_off = plan.placement.flash_attn is FlashAttention.OFF
-    assert is_off == (on.startswith("cpu") and objective is Objective.PREFILL_SPEED)
-    assert ("flash attention is off" in told) == is_off
-    assert not (is_off and "flash attention is on" in told)
-
-
 @settings(max_examples=25, deadline=None)
 @given(machines, st.sampled_from(list(Objective)), st.floats(0.3, 0.99), st.sampled_from([1, 4]))
 def test_no_knob_is_turned_below_the_asked_decode_speed(
@@ -388,18 +374,6 @@ def test_nearest_misses_come_nearest_first_and_fill_the_gpu() -> None:
     short = MODELS[0].tensor_bytes - 14_000 * MIB
     assert short < missing[0] < short + 3 * GIB
     assert "more on host" in refused.value.hint
-
-
-def test_a_forced_plan_says_what_is_short_and_nothing_negative() -> None:
-    from glmplan.commands.plan import make_plan
-    from glmplan.commands.situation import situation_of
-
-    for on, ram in (("cpu:8GiB", None), ("gpu:4GiB", "8GiB"), ("gpu:8GiB,8GiB", "8GiB")):
-        quant = "q8_0" if on.startswith("gpu") else "auto"
-        plan = make_plan(situation_of(on, ram), force=True, quant=quant)
-        assert plan.reasons[0].startswith("nothing fits")
-        assert any("short: this plan does not fit" in warning for warning in plan.warnings)
-        assert not re.search(r" -\d", " ".join((*plan.reasons, *plan.warnings)))
 
 
 def test_a_file_that_does_not_fit_is_refused_with_one_that_does() -> None:
