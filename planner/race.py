@@ -170,12 +170,12 @@ class Race:
         """The fastest arms that cost of the other speed what may not be paid, each with who gains most of it."""
         asked = self._other_asked()
         tried = self._ranked([*self._of(Role.NEIGHBOUR), *self._of(Role.COMBINATION)])
-        costly = [arm for arm in tried if (self.gain(arm) or 0.0) > 1 + floor.wished / 2]
-        costly = [arm for arm in costly if self._other_gain(arm) * (1 + floor.other / 2) < asked][: self._seats]
-        paying = sorted(self._of(Role.NEIGHBOUR), key=self._other_gain, reverse=True)
-        paying = [arm for arm in paying if self._other_gain(arm) > 1 + floor.other / 2]
-        groups = [[arm, other] for arm in costly for other in [each for each in paying if _differ([arm, each])][:2]]
-        return self._made(groups)
+        faster = [arm for arm in tried if (self.gain(arm) or 0.0) > 1 + floor.wished / 2]
+        costly = [arm for arm in faster if self._other_gain(arm) * (1 + floor.other / 2) < asked][: self._seats]
+        paying = [arm for arm in self._of(Role.NEIGHBOUR) if self._other_gain(arm) > 1 + floor.other / 2]
+        paying.sort(key=self._other_gain, reverse=True)
+        partners = {arm: [other for other in paying if _differ([arm, other])][:2] for arm in costly}
+        return self._made([[arm, other] for arm in costly for other in partners[arm]])
 
     def _made(self, groups: Sequence[Sequence[Arm]]) -> list[Arm]:
         """Arms of several arms' knobs, those that fit and that nobody stands for yet."""
@@ -204,7 +204,7 @@ class Race:
                 gain, other = math.prod(each[1] for each in group), math.prod(each[2] for each in group)
                 if gain > least and other >= asked and _differ(arms):
                     promised.append((gain / least, other, arms))
-        return [arms for _, _, arms in _front(promised)]
+        return _front(promised)
 
     def _other_gain(self, arm: Arm) -> float:
         """Median of what an arm had of the other speed, beside the plan."""
@@ -284,11 +284,11 @@ def _differ(arms: Sequence[Arm]) -> bool:
     return len(frozenset[str]().union(*(arm.knobs for arm in arms))) == sum(len(arm.knobs) for arm in arms)
 
 
-def _front(promised: Sequence[tuple[float, float, list[Arm]]]) -> list[tuple[float, float, list[Arm]]]:
-    """Groups of which no other has more of both speeds: the fastest, then by what they have of both."""
+def _front(promised: Sequence[tuple[float, float, list[Arm]]]) -> list[list[Arm]]:
+    """Of groups after both their speeds, those that no other has more of both of: the fastest, then by their product."""
     front: list[tuple[float, float, list[Arm]]] = []
     for each in sorted(promised, key=lambda each: each[:2], reverse=True):
         if all(each[1] > other for _, other, _ in front):
             front.append(each)
     rest = sorted(front[1:], key=lambda each: each[0] * each[1], reverse=True)
-    return [*front[:1], *rest][:_MOST_JOINED]
+    return [arms for _, _, arms in (*front[:1], *rest)][:_MOST_JOINED]

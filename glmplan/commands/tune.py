@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from glmplan.tuning import TuneReport
 
 _GOALS: Final = {Objective.DECODE_SPEED: Goal.DECODE, Objective.PREFILL_SPEED: Goal.PREFILL}
-_HUGE_PAGES: Final = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-_GLIBC_THAT_ASKS: Final = (2, 35)
 _PROMPTS: Final = (2048, 1024, 512)
 _LONGEST_PROMPT_S: Final = 10.0
 
@@ -188,6 +186,8 @@ def pins_of(plan: "Plan", asked: frozenset[str]) -> frozenset[str]:
 
 def _around(machine: "Machine", asked: Asked, n_tokens: int, pins: frozenset[str]) -> "Surroundings":
     from glmplan.planner.neighbours import Surroundings
+    from glmplan.profiles.host import LocalHost
+    from glmplan.profiles.probes.huge_pages import no_huge_pages
 
     cpu = machine.cpu
     return Surroundings(
@@ -196,7 +196,7 @@ def _around(machine: "Machine", asked: Asked, n_tokens: int, pins: frozenset[str
         n_tokens=n_tokens,
         numa_nodes=machine.memory.numa_nodes or 1,
         lockable_bytes=_lockable_bytes(),
-        no_huge_pages=no_huge_pages(),
+        no_huge_pages=no_huge_pages(LocalHost()),
         pins=pins,
         cache_types=asked.cache_types,
     )
@@ -207,22 +207,6 @@ def _lockable_bytes() -> int | None:
 
     limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
     return None if limit == resource.RLIM_INFINITY else limit
-
-
-def no_huge_pages() -> str | None:
-    """Why a program cannot ask this system for pages of 2 MiB through its C library; None: it can."""
-    import os
-
-    try:
-        said = _HUGE_PAGES.read_text(encoding="ascii")
-        library, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
-    except (OSError, ValueError, AttributeError):
-        return "only Linux with the GNU C library gives them when asked"
-    if "[madvise]" not in said:
-        return "the system gives them unasked" if "[always]" in said else f"{_HUGE_PAGES} says never"
-    if library != "glibc" or tuple(map(int, version.split(".")[:2])) < _GLIBC_THAT_ASKS:
-        return f"the C library is {library or 'not GNU'} {version}, and glibc asks for them from 2.35"
-    return None
 
 
 def _goal(plan: "Plan", asked: Asked) -> Goal:

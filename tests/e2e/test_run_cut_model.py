@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from console import Console
 
-from glmplan.commands.tune import no_huge_pages
 from glmplan.engine import EngineKind
 from glmplan.measurement import ROUNDING_BYTES
+from glmplan.profiles.host import LocalHost
+from glmplan.profiles.probes.huge_pages import no_huge_pages
 from glmplan.profiles.recipes import catalog_profile
 from glmplan.profiles.synthetic import write_synthetic
 
@@ -73,7 +74,7 @@ def test_huge_pages_hold_the_weights_where_a_plan_asks(
     console: Console, cut_model: Path, kind: EngineKind, *, asked: bool
 ) -> None:
     """Whatever this system does with huge pages, it is tested: given when asked, always, or never."""
-    why_not = no_huge_pages()
+    why_not = no_huge_pages(LocalHost())
     expected = asked if why_not is None else "unasked" in why_not
     plan_file = console.folder / "plan.json"
     planned = console.run("plan", "--gguf", str(cut_model), "--n-ctx", "1024", "--engine", kind, "-o", str(plan_file))

@@ -1,14 +1,11 @@
 """One knob away from a plan: which, within whose memory, and what is left alone."""
 
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from glmplan.commands import tune
 from glmplan.engine import EngineKind
 from glmplan.placement import FlashAttention, NumaMode, Placement
 from glmplan.planner.candidates import base_placement
@@ -123,33 +120,6 @@ def test_huge_pages_where_the_system_gives_them_when_asked() -> None:
     assert [each.placement.huge_pages for each in back] == [False]
     on_card = memory_of(64, 48)
     assert "huge_pages" not in by_knob(neighbours(plan_on(on_card), on_card, has)[0])
-
-
-@pytest.mark.parametrize(
-    ("said", "library", "why"),
-    [
-        ("always [madvise] never", "glibc 2.36", None),
-        ("always [madvise] never", "glibc 2.35.9000", None),
-        ("[always] madvise never", "glibc 2.36", "unasked"),
-        ("always madvise [never]", "glibc 2.36", "says never"),
-        ("always [madvise] never", "glibc 2.31", "glibc 2.31"),
-        ("always [madvise] never", "", "not GNU"),
-        (None, "glibc 2.36", "only Linux"),
-    ],
-)
-def test_what_the_system_says_of_huge_pages(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str | None, library: str, why: str | None
-) -> None:
-    def confstr(name: str) -> str:
-        assert name == "CS_GNU_LIBC_VERSION"
-        return library
-
-    monkeypatch.setattr(tune, "_HUGE_PAGES", tmp_path / "enabled")
-    monkeypatch.setattr(os, "confstr", confstr)
-    if said is not None:
-        (tmp_path / "enabled").write_text(said)
-    found = tune.no_huge_pages()
-    assert found is None if why is None else found is not None and why in found
 
 
 @pytest.mark.parametrize("knob", KNOBS)

@@ -141,7 +141,7 @@ def test_noise_excuses_a_cost_only_where_nobody_is_fast_without_one() -> None:
     effects = {"n0": (1.5, 0.9), "n1": (1.2, 1.05)}
     worlds = [Simulation(seed, effects, goal=Goal.PREFILL, noise=0.03, budget_s=80) for seed in range(60)]
     shipped = [world.run().shipped.knobs for world in worlds]
-    assert sum("n1" in knobs for knobs in shipped) >= 50, shipped
+    assert sum("n1" in knobs for knobs in shipped) >= 52, shipped
     assert sum("n0" in knobs and "n1" not in knobs for knobs in shipped) <= 3, shipped
 
 
@@ -160,7 +160,7 @@ def test_a_faster_rival_is_shipped() -> None:
 
 def test_a_rival_as_fast_but_worse_otherwise_is_not() -> None:
     verdicts = [Simulation(seed, {"r0": (0.6, 1.0), "r1": (0.6, 1.0)}, budget_s=64).run() for seed in range(200)]
-    assert sum(verdict.outcome is Outcome.KEPT for verdict in verdicts) >= 0.90 * 200  # 564 of 600
+    assert sum(verdict.outcome is Outcome.KEPT for verdict in verdicts) >= 0.94 * 200
 
 
 def test_the_other_speed_is_paid_only_as_far_as_allowed() -> None:
@@ -182,7 +182,7 @@ def test_arms_that_fail_leave_and_say_why() -> None:
     world = Simulation(1, {"n1": (1.0, 1.4)}, broken=("n0", "n4", "r0"))
     verdict = world.run()
     assert set(world.race.failed) == {"n0", "n4", "r0"}
-    assert "n1" in verdict.shipped.knobs
+    assert verdict.shipped.name == "n1"
     with pytest.raises(Failed):
         Simulation(1, {}, broken=("plan",)).run()
 
