@@ -285,7 +285,7 @@ def _differ(arms: Sequence[Arm]) -> bool:
 
 
 def _front(promised: Sequence[tuple[float, float, list[Arm]]]) -> list[list[Arm]]:
-    """Of groups after both their speeds, those that no other has more of both of: the fastest, then by their product."""
+    """Groups of which no other has more of both speeds: the fastest, then by the product of them."""
     front: list[tuple[float, float, list[Arm]]] = []
     for each in sorted(promised, key=lambda each: each[:2], reverse=True):
         if all(each[1] > other for _, other, _ in front):
