@@ -26,6 +26,10 @@ _CHALLENGERS: Final = {Goal.DECODE: 3, Goal.PREFILL: 3, Goal.BALANCED: 2}
 _MOST_TOGETHER: Final = 4
 _MOST_TOGETHER_OF: Final = 10
 _MOST_JOINED: Final = 4
+# How often what costs too much gets one knob more, from how many arms, by how many knobs each.
+_STEPS: Final = 2
+_MENDED: Final = 2
+_PARTNERS: Final = 3
 
 
 class Failed(Exception):
@@ -127,7 +131,7 @@ class Race:
             if len(racing) <= self._seats:
                 break
             racing = racing[: max(self._seats, math.ceil(len(racing) / 2))]
-        for make in (self._combinations, self._mended):
+        for make in (self._combinations, *(self._mended,) * _STEPS):
             made = make(floor)
             if made and self._watch.has_time_for(1 + len(made) + self._final_runs(self._seats)):
                 self._heat(made, number)
@@ -135,12 +139,17 @@ class Race:
         return self._hopeful(floor)
 
     def _hopeful(self, floor: Floor) -> list[Arm]:
-        """The fastest, the fastest that costs nothing by what was measured, and who has most of both speeds."""
+        """The fastest, the fastest of knobs that cost nothing, the fastest that pays for its cost, most of both speeds."""
         tried = [*self._of(Role.NEIGHBOUR), *self._of(Role.COMBINATION)]
         hopeful = [arm for arm in self._ranked(tried) if (self.gain(arm) or 0.0) > 1 and self._is_fair(arm, floor)]
-        free = [arm for arm in hopeful if self._other_gain(arm) >= self._other_asked()]
+        alone = self._of(Role.NEIGHBOUR)
+        dear = [arm.knobs for arm in alone if self._other_gain(arm) * (1 + floor.other / 2) < 1]
+        harmless = [arm for arm in hopeful if not arm.knobs & frozenset[str]().union(*dear)]
+        # Of many that were measured once, those that seem to cost nothing are the lucky ones.
+        doubt = {arm: floor.other / 2 / math.sqrt(len(self._pairs(arm))) for arm in hopeful}
+        paid = [arm for arm in hopeful if self._other_gain(arm) >= self._other_asked() * (1 + doubt[arm])]
         even = sorted(hopeful, key=self._of_both, reverse=True)
-        seats = dict.fromkeys(arm for arms in (hopeful[:1], free[:1], even) for arm in arms)
+        seats = dict.fromkeys(arm for arms in (hopeful[:1], harmless[:1], paid[:1], even) for arm in arms)
         return list(seats)[: self._seats]
 
     def _heat(self, arms: Sequence[Arm], number: int) -> list[Arm]:
@@ -167,15 +176,20 @@ class Race:
         return self._made([*groups, *self._joined(floor)])
 
     def _mended(self, floor: Floor) -> list[Arm]:
-        """The fastest arms that cost of the other speed what may not be paid, each with who gains most of it."""
+        """Arms faster than the plan that cost of the other speed what may not be paid, each with one knob more.
+
+        From those that have most of both speeds: what a step makes is where the next begins, because knobs that gain
+        little alone may pay together.
+        """
         asked = self._other_asked()
-        tried = self._ranked([*self._of(Role.NEIGHBOUR), *self._of(Role.COMBINATION)])
+        tried = [*self._of(Role.NEIGHBOUR), *self._of(Role.COMBINATION)]
         faster = [arm for arm in tried if (self.gain(arm) or 0.0) > 1 + floor.wished / 2]
-        costly = [arm for arm in faster if self._other_gain(arm) * (1 + floor.other / 2) < asked][: self._seats]
-        paying = [arm for arm in self._of(Role.NEIGHBOUR) if self._other_gain(arm) > 1 + floor.other / 2]
-        paying.sort(key=self._other_gain, reverse=True)
-        partners = {arm: [other for other in paying if _differ([arm, other])][:2] for arm in costly}
-        return self._made([[arm, other] for arm in costly for other in partners[arm]])
+        costly = [arm for arm in faster if self._other_gain(arm) * (1 + floor.other / 2) < asked]
+        paying = sorted(self._of(Role.NEIGHBOUR), key=self._other_gain, reverse=True)
+        groups: list[list[Arm]] = []
+        for arm in sorted(costly, key=self._of_both, reverse=True)[:_MENDED]:
+            groups += [[arm, other] for other in paying if _differ([arm, other])][:_PARTNERS]
+        return self._made(groups)
 
     def _made(self, groups: Sequence[Sequence[Arm]]) -> list[Arm]:
         """Arms of several arms' knobs, those that fit and that nobody stands for yet."""
