@@ -15,11 +15,17 @@ class EngineKind(StrEnum):
     XLLAMACPP = "xllamacpp"
     OLLAMA = "ollama"
     MLX_LM = "mlx-lm"
+    IK_LLAMA = "ik_llama.cpp"
 
     @property
     def is_llama_cpp(self) -> bool:
         """Whether it is llama.cpp with every knob of a plan at hand; only such an engine is chosen unasked."""
         return self in _LLAMA_CPP
+
+    @property
+    def answers_as_llama_server(self) -> bool:
+        """Whether its server tells of itself and of its own times as llama-server's does."""
+        return self.is_llama_cpp or self is EngineKind.IK_LLAMA
 
 
 _LLAMA_CPP: Final = frozenset({EngineKind.LLAMA_SERVER, EngineKind.LLAMA_CPP_PYTHON, EngineKind.XLLAMACPP})

@@ -30,6 +30,10 @@ def assemble(plan: Plan, engine: Engine, endpoint: Endpoint, *, folder: Path) ->
         from glmplan.launchers import mlx_lm
 
         return mlx_lm.launch(plan, engine, endpoint)
+    if engine.kind is EngineKind.IK_LLAMA:
+        from glmplan.launchers import ik_llama
+
+        return ik_llama.launch(plan, engine, endpoint)
     config_file = str(folder / f"{engine.kind}-{endpoint.port}.json")
     if engine.kind is EngineKind.OLLAMA:
         from glmplan.launchers import ollama

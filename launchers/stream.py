@@ -151,6 +151,8 @@ class _Reader:
         tokens = int(self._usage.get("completion_tokens", tokens))
         asked = self._usage.get("prompt_tokens")
         told = timings.get("cache_n", mapping(self._usage.get("prompt_tokens_details")).get("cached_tokens"))
+        if told is None and "n_past" in timings:  # ik_llama.cpp: all tokens of the slot, those it computed among them
+            told = timings["n_past"] - timings.get("prompt_n", 0) - tokens
         cached = int(told or 0)
         spread_ms = (self._last - self._first) * 1000
         return Completion(

@@ -1,6 +1,7 @@
 """One run of a configuration: started, brought to the depth, measured, stopped; starts differ, so every run has one."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,7 @@ _HOST: Final = "127.0.0.1"
 # A sample shorter than this is repeated: clocks and caches need a little.
 _ENOUGH_MS: Final = 3000.0
 _MOST_SAMPLES: Final = 3
+_KEEPS_SLOTS: Final = frozenset({EngineKind.LLAMA_SERVER, EngineKind.IK_LLAMA})
 
 
 @noun
@@ -39,10 +41,13 @@ class Taken:
 class Runner:
     """Runs configurations of one plan's model, context and slots, caches kept in `folder` from run to run."""
 
-    def __init__(self, plan: Plan, engine: Engine, settings: BenchSettings, folder: Path) -> None:
-        """Nothing is started yet."""
+    def __init__(
+        self, plan: Plan, engine: Engine, settings: BenchSettings, folder: Path, others: Sequence[Engine] = ()
+    ) -> None:
+        """`engine` is the plan's and the rivals'; nothing is started yet."""
         self._plan = plan
         self._engine = engine
+        self._engines = {each.kind: each for each in (*others, engine)}
         self._settings = settings
         self._folder = folder
 
@@ -54,27 +59,29 @@ class Runner:
             BenchError: it cannot be measured.
         """
         plan = dataclasses.replace(self._plan, placement=placement)
-        launch = assemble(plan, self._engine, self._endpoint(), folder=self._folder)
-        kind = f"{placement.cache_type_k}-{placement.flash_attn}"
-        return self._run(launch, plan, kind)
+        engine = self._engines[placement.engine]
+        launch = assemble(plan, engine, self._endpoint(), folder=self._folder)
+        kind = f"{engine.kind}-{placement.cache_type_k}-{placement.flash_attn}"
+        return self._run(launch, plan, engine, kind)
 
     def of_rival(self, rival: rivals.Rival) -> Taken:
         """One run of what the engine chooses itself; the same errors."""
-        return self._run(rivals.launch(rival, self._plan, self._engine, self._endpoint()), None, "rival")
+        return self._run(rivals.launch(rival, self._plan, self._engine, self._endpoint()), None, self._engine, "rival")
 
     @staticmethod
     def _endpoint() -> Endpoint:
         return Endpoint(host=_HOST, port=free_port(_HOST))
 
-    def _run(self, launch: Launch, plan: Plan | None, kind: str) -> Taken:
-        keeps = self._engine.kind is EngineKind.LLAMA_SERVER and FLAG in self._engine.flags
+    def _run(self, launch: Launch, plan: Plan | None, engine: Engine, kind: str) -> Taken:
+        keeps = engine.kind in _KEEPS_SLOTS and FLAG in engine.flags
         if keeps:
             launch = dataclasses.replace(launch, argv=(*launch.argv, FLAG, f"{self._folder}/"))
         try:
             with process.start(launch) as running:
                 load_ms = process.wait_until_healthy(running, on_progress=lambda _: None)
                 samples = self._samples(launch.endpoint, SlotFiles(self._folder, kind) if keeps else None)
-                return Taken(samples=samples, subject=self._subject(plan, running.log, load_ms), log=str(running.log))
+                subject = self._subject(plan, engine, running.log, load_ms)
+                return Taken(samples=samples, subject=subject, log=str(running.log))
         except OSError as full:
             why = not_written(full)
             message = f"the engine cannot be started: {why.message}"
@@ -88,13 +95,13 @@ class Runner:
             raise BenchError(message)
         return samples
 
-    def _subject(self, plan: Plan | None, log: Path, load_ms: float) -> Subject:
+    def _subject(self, plan: Plan | None, engine: Engine, log: Path, load_ms: float) -> Subject:
         with log.open(encoding="utf-8", errors="replace") as lines:
             memory = load_log.parse(lines)
         model = self._plan.model
         return Subject(
-            engine=self._engine.kind.value,
-            engine_version=self._engine.version,
+            engine=engine.kind.value,
+            engine_version=engine.version,
             model=model.name,
             quantization=model.quantization,
             synthetic=model.synthetic,

@@ -7,6 +7,7 @@ tests/contract/test_oracle.py); `MemoryModel.estimate` adds what llama.cpp does 
 from dataclasses import dataclass
 from typing import Final
 
+from glmplan.engine import EngineKind
 from glmplan.errors import InputError, UnsupportedModel
 from glmplan.estimate import Basis, DeviceMemory, MemoryEstimate
 from glmplan.ggml_types import GgmlType, cache_type, is_quantized
@@ -155,13 +156,17 @@ class MemoryModel:
         """The sizes llama.cpp reserves its graphs for (src/llama-context.cpp:245-306)."""
         n_stream_ctx, n_stream = padded_context(placement.n_ctx, placement.n_parallel, kv_unified=placement.kv_unified)
         n_ubatch = min(placement.n_ubatch, placement.n_batch, placement.n_ctx)
-        # One output at most per token asked for; the batch itself is a multiple of the slots.
-        n_outputs = min(n_ubatch, placement.n_outputs)
+        by_ik = placement.engine is EngineKind.IK_LLAMA
+        # One output at most per token asked for; the batch itself is a multiple of the slots. ik_llama.cpp reserves
+        # logits for every token of a ubatch.
+        n_outputs = n_ubatch if by_ik else min(n_ubatch, placement.n_outputs)
         n_ubatch = -(-n_ubatch // placement.n_parallel) * placement.n_parallel
         flash = placement.flash_attn is not FlashAttention.OFF
         staged = layer_bytes(self.model.attention, kv_type, n_stream_ctx * n_stream)
-        if isinstance(self.model.attention, MlaAttention):
+        is_latent = isinstance(self.model.attention, MlaAttention)
+        if is_latent:
             staged *= 2
+        expands = by_ik and is_latent
         return GraphShape(
             n_ubatch=n_ubatch,
             n_ctx_stream=n_stream_ctx,
@@ -171,6 +176,7 @@ class MemoryModel:
             converted_kv=kv_type is not GgmlType.F16 and self._converts_kv,
             kv_staged_bytes=staged,
             wide_cache=not is_quantized(kv_type),
+            expanded_bytes=buffers.ik_expanded_bytes(n_stream_ctx, n_ubatch) if expands else 0,
         )
 
     def _host_only(self, table: OffloadTable, shape: GraphShape, kv_type: GgmlType) -> Buffers:

@@ -43,8 +43,8 @@ class Surroundings:
     """What the machine and the user allow.
 
     `pins` are knobs that stay; `cache_types` those types that the user allows beside the plan's own and finer ones.
-    `no_huge_pages`: why this machine has none to ask for; None: it has.
-    `n_tokens` is the prompt that will be measured: longer batches would never be full.
+    `engines`: what else is installed and takes plans of llama.cpp's knobs. `no_huge_pages`: why this machine has none
+    to ask for; None: it has. `n_tokens` is the prompt that will be measured: longer batches would never be full.
     """
 
     physical_cores: int
@@ -55,6 +55,7 @@ class Surroundings:
     no_huge_pages: str | None = "only Linux gives them when asked"
     pins: frozenset[str] = frozenset()
     cache_types: frozenset[str] = frozenset()
+    engines: frozenset[EngineKind] = frozenset()
 
 
 def neighbours(
@@ -74,7 +75,7 @@ def neighbours(
                 untried.append(Untried(turned, why))
             elif isinstance(changed, Placement) and changed not in seen:
                 seen.add(changed)
-                found.append(Neighbour(frozenset({knob}), turned, changed))
+                found.append(Neighbour(frozenset({knob}) | _TURNED_ALONG.get(knob, frozenset()), turned, changed))
     return found, untried
 
 
@@ -244,6 +245,19 @@ def _split(placement: Placement, memory: MemoryModel, around: Surroundings) -> I
             yield f"one layer from gpu{giver} to gpu{taker}", replace(placement, tensor_split=tuple(changed))
 
 
+def _engine(placement: Placement, memory: MemoryModel, around: Surroundings) -> Iterator[Turn]:
+    """ik_llama.cpp, on processors: its own kernels, fused attention and interleaved weights go together."""
+    if EngineKind.IK_LLAMA not in around.engines or placement.engine is EngineKind.IK_LLAMA or memory.spaces.gpus:
+        return
+    turned = f"by {EngineKind.IK_LLAMA}"
+    if placement.n_parallel > 1 or placement.load_mtp:
+        yield turned, "it is not handed several slots or multi-token prediction"
+        return
+    handed = replace(placement, engine=EngineKind.IK_LLAMA, engine_build=None, flash_attn=FlashAttention.ON)
+    yield f"{turned}, weights repacked", replace(handed, repack=True, use_mmap=False)
+    yield turned, replace(handed, repack=False)
+
+
 def _numa(placement: Placement, memory: MemoryModel, around: Surroundings) -> Iterator[Turn]:
     if around.numa_nodes < 2 or not _has_weights_on_host(placement, memory):
         return
@@ -257,7 +271,10 @@ def _has_weights_on_host(placement: Placement, memory: MemoryModel) -> bool:
     return not memory.spaces.gpus or host_expert_bytes(memory, placement) > 0
 
 
+# What an engine is measured with: turned back alone, it would be another measurement.
+_TURNED_ALONG: Final = {"engine": frozenset({"flash_attn", "repack", "load_mode", "cache_type"})}
 _KNOBS: Final[tuple[tuple[str, Maker], ...]] = (
+    ("engine", _engine),
     ("flash_attn", _flash_attention),
     ("repack", _repacking),
     ("load_mode", _load_mode),

@@ -139,7 +139,7 @@ class Race:
         return self._hopeful(floor)
 
     def _hopeful(self, floor: Floor) -> list[Arm]:
-        """The fastest, the fastest of knobs that cost nothing, the fastest that pays for its cost, most of both speeds."""
+        """The fastest, the fastest of knobs that cost nothing, that which pays for its cost, most of both speeds."""
         tried = [*self._of(Role.NEIGHBOUR), *self._of(Role.COMBINATION)]
         hopeful = [arm for arm in self._ranked(tried) if (self.gain(arm) or 0.0) > 1 and self._is_fair(arm, floor)]
         alone = self._of(Role.NEIGHBOUR)

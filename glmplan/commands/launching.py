@@ -142,10 +142,10 @@ def _other_engine(wanted: EngineKind) -> "Engine":
     """
     from glmplan.commands.situation import how_to_install
     from glmplan.profiles.host import LocalHost
-    from glmplan.profiles.probes.other_servers import find_mlx_lm, find_ollama
+    from glmplan.profiles.probes.other_servers import find_ik_llama, find_mlx_lm, find_ollama
 
-    find = find_ollama if wanted is EngineKind.OLLAMA else find_mlx_lm
-    engine = find(LocalHost(budget_s=_PATIENT_S))
+    find = {EngineKind.OLLAMA: find_ollama, EngineKind.MLX_LM: find_mlx_lm, EngineKind.IK_LLAMA: find_ik_llama}
+    engine = find[wanted](LocalHost(budget_s=_PATIENT_S))
     if engine is None:
         message = f"the plan is for {wanted}, which is not on this machine, or does not start"
         raise EngineNotFound(message, hint=how_to_install(wanted), facts={"wanted": wanted.value})
@@ -160,10 +160,10 @@ def llama_cpp_engine_for(plan: "Plan", what: str) -> "Engine":
         EngineNotFound: it is not here.
     """
     kind = plan.placement.engine
-    if not kind.is_llama_cpp:
+    if not kind.answers_as_llama_server:
         message = f"glmplan {what} turns knobs of llama.cpp, which {kind} keeps to itself"
         raise InputError(
-            message, hint="plan for llama-server, llama-cpp-python or xllamacpp", facts={"engine": kind.value}
+            message, hint="plan for llama-server, or another engine of these knobs", facts={"engine": kind.value}
         )
     return engine_for(plan)
 
@@ -250,7 +250,7 @@ def target_of(endpoint: "Endpoint", plan: "Plan | None" = None) -> "Target":
     from glmplan.launchers.client import ApiKey, Target, look
 
     key = endpoint.api_key()
-    if plan is not None and not plan.placement.engine.is_llama_cpp:
+    if plan is not None and not plan.placement.engine.answers_as_llama_server:
         placement = plan.placement
         return Target(
             url=endpoint.url, model=endpoint.alias, timings=False, tells_usage=True,

@@ -51,11 +51,17 @@ def _planned_here(kind: EngineKind | None) -> "Plan":
 
 def _handed_to(plan: "Plan", *, force: bool) -> "Plan":
     """A plan whose engine is another than it was made for, as one for that engine on this machine."""
+    handed = as_planned_for_its_engine(plan)
+    require_same_machine(plan, handed.machine, force=force)
+    return handed
+
+
+def as_planned_for_its_engine(plan: "Plan") -> "Plan":
+    """`plan` with the machine and the build that a plan made for its engine here would name."""
     from glmplan.planner.machine_id import planned_machine
 
     here = situation_of(None, None, engine=plan.placement.engine.value)
     machine = planned_machine(here.machine if here.use_gpus else without_gpus(here.machine), here.engine)
-    require_same_machine(plan, machine, force=force)
     build = here.engine.version if here.engine else None
     return dataclasses.replace(plan, machine=machine, placement=dataclasses.replace(plan.placement, engine_build=build))
 

@@ -113,7 +113,7 @@ def memory_of(log: "Path", plan: "Plan") -> "MemoryReport":
     with log.open(encoding="utf-8", errors="replace") as lines:
         memory = load_log.parse(lines)
     kind = plan.placement.engine
-    if memory.buffers or kind.is_llama_cpp:
+    if memory.buffers or kind.answers_as_llama_server:
         return memory
     return dataclasses.replace(memory, why=_NO_BUFFERS[kind])
 

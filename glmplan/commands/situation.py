@@ -66,6 +66,9 @@ def situation_on(machine: Machine, *, engine: str | None = None, is_here: bool =
     )
     if not observed or not machine.gpus:
         return here
+    if chosen is not None and chosen.kind is EngineKind.IK_LLAMA:
+        note = "glmplan drives ik_llama.cpp on the processor alone: the plan leaves the GPU idle"
+        return replace(here, notes=(note,), use_gpus=False)
     if (
         chosen is None
         or not chosen.kind.is_llama_cpp
@@ -133,6 +136,8 @@ def how_to_install(kind: EngineKind) -> str:
     """What to do where an engine that was asked for is missing."""
     if kind is EngineKind.MLX_LM:
         return "pip install mlx-lm (on Linux: pip install 'mlx[cpu]' mlx-lm)"
+    if kind is EngineKind.IK_LLAMA:
+        return "compile its server (docs/install.md) and name it in GLMPLAN_IK_LLAMA_SERVER"
     if kind is EngineKind.OLLAMA:
         return "install Ollama 0.30 or newer (ollama.com/download), or set OLLAMA_HOST to where one runs"
     return "pip install 'glmplan[quick]' brings xllamacpp, 'glmplan[engine]' compiles llama-cpp-python"

@@ -2,7 +2,7 @@
 
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -13,13 +13,17 @@ from glmplan.commands.launching import for_this_machine, llama_cpp_engine_for, l
 from glmplan.commands.numbers import finite
 from glmplan.commands.plan import write_plan
 from glmplan.commands.situation import models_for, situation_of, without_gpus
+from glmplan.engine import EngineKind
 from glmplan.errors import InputError
 from glmplan.planner.verdict import Goal, Wish
 from glmplan.units import parse_seconds, parse_tokens
 from glmplan.workload import Objective
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from glmplan.benchmark import BenchSettings
+    from glmplan.engine import Engine
     from glmplan.machine import Machine
     from glmplan.plan import Plan
     from glmplan.planner.memory import MemoryModel
@@ -129,6 +133,7 @@ def tuned(plan: "Plan", asked: Asked) -> "TuneReport":
         BenchError: the plan cannot be measured.
         EngineNotFound: its engine is not here.
     """
+    from glmplan.commands.other_engine import as_planned_for_its_engine
     from glmplan.commands.tune_race import Tuning
     from glmplan.commands.tune_report import report_of
     from glmplan.launchers import rivals
@@ -143,19 +148,34 @@ def tuned(plan: "Plan", asked: Asked) -> "TuneReport":
     machine = _machine(plan)
     memory = _memory(plan, machine)
     settings = _settings(plan, asked)
-    around = _around(machine, asked, settings.prompt_tokens, pins_of(plan, asked.pins))
+    others = _other_engines(engine, asked.pins)
+    around = _around(machine, asked, settings.prompt_tokens, pins_of(plan, asked.pins), others)
     found, untried = neighbours(plan.placement, memory, around)
     wish = Wish(_goal(plan, asked), plan.workload.prompt_tokens, plan.workload.output_tokens, asked.may_cost)
     folder = cache_folder() / "tune"
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix="slots-") as slots:
-        runner = Runner(plan, engine, settings, Path(slots))
+        runner = Runner(plan, engine, settings, Path(slots), others)
         race = Tuning(plan.placement, found, rivals.rivals_of(engine), memory, runner, wish, asked.budget_s)
         default = rivals.defaults_of(plan.placement)
         if not race.field.rivals and default != plan.placement and memory.estimate(default).fits:
             race.add_default(rivals.DEFAULTS, default)
         verdict = race.run()
-        return report_of(plan, engine, settings, asked.budget_s, race, verdict, untried)
+        report = report_of(plan, engine, settings, asked.budget_s, race, verdict, untried)
+    if report.plan.placement.engine is plan.placement.engine:
+        return report
+    return replace(report, plan=as_planned_for_its_engine(report.plan))
+
+
+def _other_engines(engine: "Engine", pins: frozenset[str]) -> tuple["Engine", ...]:
+    """What could serve the plan instead, where its engine is not pinned."""
+    from glmplan.profiles.host import LocalHost
+    from glmplan.profiles.probes.other_servers import find_ik_llama
+
+    if "engine" in pins or engine.kind is EngineKind.IK_LLAMA:
+        return ()
+    found = find_ik_llama(LocalHost())
+    return () if found is None else (found,)
 
 
 def _machine(plan: "Plan") -> "Machine":
@@ -165,8 +185,6 @@ def _machine(plan: "Plan") -> "Machine":
 
 def _memory(plan: "Plan", machine: "Machine") -> "MemoryModel":
     """The ledger, with no more room than the plan was given: a reserve stays a reserve."""
-    from dataclasses import replace
-
     from glmplan.planner.memory import MemoryModel
     from glmplan.planner.spaces import spaces_of
 
@@ -184,7 +202,9 @@ def pins_of(plan: "Plan", asked: frozenset[str]) -> frozenset[str]:
     return asked | {"cache_type"} if was_asked else asked
 
 
-def _around(machine: "Machine", asked: Asked, n_tokens: int, pins: frozenset[str]) -> "Surroundings":
+def _around(
+    machine: "Machine", asked: Asked, n_tokens: int, pins: frozenset[str], others: "Sequence[Engine]"
+) -> "Surroundings":
     from glmplan.planner.neighbours import Surroundings
     from glmplan.profiles.host import LocalHost
     from glmplan.profiles.probes.huge_pages import no_huge_pages
@@ -199,6 +219,7 @@ def _around(machine: "Machine", asked: Asked, n_tokens: int, pins: frozenset[str
         no_huge_pages=no_huge_pages(LocalHost()),
         pins=pins,
         cache_types=asked.cache_types,
+        engines=frozenset(other.kind for other in others),
     )
 
 

@@ -13,15 +13,16 @@ from glmplan.profiles.host import Host
 from glmplan.profiles.probes.json_fields import fields, text
 
 PROGRAMS: Final = (
-    "llama-server", "llama-bench", "llama-fit-params", "llama-cli", "llama-swap", "ollama", "lms", "docker", "podman",
-    "ramalama", "koboldcpp", "llamafile", "local-ai", "gpustack", "vllm", "sglang", "mlx_lm.server", "lmdeploy",
-    "jan", "ray",
+    "llama-server", "ik-llama-server", "llama-bench", "llama-fit-params", "llama-cli", "llama-swap", "ollama", "lms",
+    "docker", "podman", "ramalama", "koboldcpp", "llamafile", "local-ai", "gpustack", "vllm", "sglang",
+    "mlx_lm.server", "lmdeploy", "jan", "ray",
 )  # fmt: skip
 PACKAGES: Final = {
     "llama-cpp-python": "llama_cpp", "xllamacpp": "xllamacpp", "mlx-lm": "mlx_lm", "vllm": "vllm", "sglang": "sglang",
     "lmdeploy": "lmdeploy", "ray": "ray", "tabbyapi": "tabbyapi", "exllamav3": "exllamav3",
     "ktransformers": "ktransformers",
 }  # fmt: skip
+_NAMED_BY: Final = {"llama-server": "GLMPLAN_LLAMA_SERVER", "ik-llama-server": "GLMPLAN_IK_LLAMA_SERVER"}
 _FOLDERS: Final = (
     "/opt/homebrew/bin",
     "/usr/local/bin",
@@ -65,8 +66,9 @@ def collect(env: Mapping[str, str]) -> JsonValue:
         found = _program(name, folders, env.get("PATH"))
         if found:
             programs[name] = found
-    if chosen := env.get("GLMPLAN_LLAMA_SERVER"):
-        programs["llama-server"] = chosen
+    for name, variable in _NAMED_BY.items():
+        if chosen := env.get(variable):
+            programs[name] = chosen
     packages: dict[str, JsonValue] = {}
     for distribution, module in PACKAGES.items():
         try:

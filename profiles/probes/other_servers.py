@@ -22,6 +22,10 @@ _OLLAMA_PORT: Final = 11434
 _OLLAMA_VERSION: Final = re.compile(r"version is (\S+)")
 _LOOPBACK: Final = "127.0.0.1"
 _ANY_ADDRESS: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, never bound
+_IK_VERSION: Final = re.compile(r"version: (\d+ \(\w+\))")
+# Its own layout of help: both spellings, indented, `  -rtr,  --run-time-repack`.
+_IK_OPTION: Final = re.compile(r"^ +(?:-[\w-]+,? +)?(--[a-z][\w-]*)", re.MULTILINE)
+_IK_ONLY: Final = "--run-time-repack"
 OPTION: Final = re.compile(r"^ +(--[a-z][\w-]*)", re.MULTILINE)  # argparse
 
 
@@ -53,6 +57,23 @@ def find_ollama(host: Host) -> Engine | None:
     done = host.run([program, "--version"], timeout_s=_VERSION_S)
     said = _OLLAMA_VERSION.search(done.stdout + done.stderr)
     return Engine(kind=EngineKind.OLLAMA, path=program, version=said[1] if said else None)
+
+
+def find_ik_llama(host: Host) -> Engine | None:
+    """ik_llama.cpp's server under the name `ik-llama-server`; None when there is none or it does not start."""
+    program = read_places(host).programs.get("ik-llama-server")
+    if program is None:
+        return None
+    said = _IK_VERSION.search(_printed(host, program, "--version"))
+    flags = frozenset(_IK_OPTION.findall(_printed(host, program, "--help")))
+    if said is None or _IK_ONLY not in flags:
+        return None
+    return Engine(kind=EngineKind.IK_LLAMA, path=program, version=said[1], flags=flags, backends=("cpu",))
+
+
+def _printed(host: Host, program: str, argument: str) -> str:
+    done = host.run([program, argument], remember_for=program)
+    return f"{done.stdout}\n{done.stderr}"
 
 
 def ollama_address(given: str) -> str:

@@ -18,18 +18,19 @@ from glmplan.profiles.synthetic import write_synthetic
 ROOT = Path(__file__).parents[2]
 
 
-def _build_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("build_engine", ROOT / "scripts" / "build_engine.py")
+def _script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # one script imports the other by its name
     spec.loader.exec_module(module)
     return module
 
 
 def engine_headers_folder() -> Path:
     """ggml's headers of the compiled engine; scripts/build_engine.py keeps them beside the wheel."""
-    headers: Path = _build_script().engine_folder() / "ggml"
+    headers: Path = _script("build_engine").engine_folder() / "ggml"
     assert headers.is_dir(), "run scripts/build_engine.py and install its wheel first"
     return headers
 
@@ -93,3 +94,12 @@ def engine_programs() -> Path:
     assert (programs / "llama-server").is_file(), "install the wheel of scripts/build_engine.py first"
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")
     return programs
+
+
+@pytest.fixture(scope="session")
+def ik_llama_server() -> Path:
+    """The server of ik_llama.cpp, compiled."""
+    _script("build_engine")
+    program: Path = _script("build_ik_llama").program()
+    assert program.is_file(), "run scripts/build_ik_llama.py first"
+    return program
