@@ -81,19 +81,18 @@ TUNED_HEAD: Final = """\
 {head}. Tokens per second; the ratios are paired, round by round ([tune.md](tune.md) tells how).
 """
 TUNED_END: Final = """\
-After 4,096 tokens no configuration won both speeds on this processor: flash attention decides, and without it prompts are computed
-about 1.4 times as fast and answers three quarters as fast; `tune` takes that only where `--may-cost` allows it. Asked for decode it took
-`--fit on`'s own configuration, said so, and pinned it. After 2,048 tokens huge pages may pay for what going without flash attention
-costs: a plan put together by hand had 1.3 times the prefill at the same decode. Whether they do depends on the machine's hour, as it
-shares its memory with others. Where the engine's defaults decoded 16 tokens/s, huge pages were worth a quarter of prefill and of decode,
-and what `tune` shipped had 1.6 times the prefill at 0.93 to 0.95 of the decode; half an hour later, defaults at 20 tokens/s, they were worth
-a tenth, and what it shipped had 1.2 times the prefill at the same decode; at 23 tokens/s they were worth nothing, and a plan made for prefill,
-1.44 to 1.48 times the prefill at 0.78 of the decode, was best already. A race between (18 minutes, bf16 cache allowed) kept its plan: 1.1
-times the prefill at much the same decode. No race of `tune` found 1.3 times the prefill at no cost; nor did four before them, of 6 to 11
-minutes, two of them stopped before their verdict. Four layers flatter what goes without flash attention, because the output layer is most of
-their decode: with 16, by llama-bench, the plan by hand was 1.29 times the prefill and 0.84 of the decode after 2,048, 1.14 and 1.00 after 512.
-Prompt batches of 64 to 512 tokens, one thread, weights in memory of their own,
-and (by hand) f32 and bf16 caches were slower or within the noise.
+By llama.cpp alone no configuration won both speeds at no cost here. Flash attention decides: without it prompts are computed about 1.4
+times as fast and answers three quarters as fast, and `tune` takes that only where `--may-cost` allows it. Asked for decode it took
+`--fit on`'s own configuration, said so, and pinned it. Huge pages may pay for what going without flash attention costs; whether they do
+depends on the machine's hour, as it shares its memory with others: where the engine's defaults decoded 16 tokens/s they were worth a
+quarter of both speeds, at 20 a tenth, at 23 nothing. A plan put together by hand had 1.3 times the prefill at the same decode once, and
+hours later, the machine fast, 1.12 to 1.18 times at 0.97 to 1.00 (bf16 cache, 512 tokens after 1,536). Two races then without
+ik_llama.cpp kept their plans: 1.06 to 1.14 times the prefill at 0.90 to 0.97 of the decode. Prompt batches of 64 to 512 tokens, one
+thread, weights in memory of their own, f32 caches, llama.cpp compiled with clang or without OpenMP were slower or within the noise.
+
+ik_llama.cpp wins both: about twice the prefill of llama-server's own choices and 1.3 times the decode. With huge pages on top its decode
+was 1.5 to 1.6 times theirs at a twentieth less prefill; the goal was prefill. Four layers are not forty-seven: the output layer is four
+tenths of their decode.
 """
 REHEARSED: Final = """\
 ## Measured here: a rehearsal against the full model

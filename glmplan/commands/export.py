@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from glmplan.engine import EngineKind
 from glmplan.errors import ExportRefused, InputError
 
 if TYPE_CHECKING:
@@ -70,6 +71,9 @@ def export(
     request = replace(request, cluster=cluster)
     request = _with_server(request, server, look=target.names_program)
     exported = write(target.name, request)
+    if plan.placement.engine is EngineKind.IK_LLAMA:
+        why = f"the plan was made for {plan.placement.engine}, the file is not: the plan's speed is not its own"
+        exported = replace(exported, losses=(*exported.losses, why))
     if output is not None:
         from glmplan.commands.answer_file import write_answer
 
@@ -225,7 +229,6 @@ def _tools() -> "Tools":
     """The programs of this machine that can judge an export."""
     import shutil
 
-    from glmplan.engine import EngineKind
     from glmplan.launchers.export.checks.report import JUDGES, Tools
     from glmplan.profiles.host import LocalHost
     from glmplan.profiles.probes.engine import find_engines
