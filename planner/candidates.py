@@ -51,9 +51,10 @@ def base_placement(
     On a CPU, repacked weights cost 39 % of prefill and double the resident set while loading for 7 % of decode
     (docs/how-it-chooses.md), so they are off; flash attention is on, because it speeds decode at depth.
     llama-cpp-python has no setting for repacking, and keeps logits for a whole batch: its batches are short.
+    ik_llama.cpp's kernels are made for repacked weights, which gain both speeds there (docs/accuracy.md).
     """
     has_gpu = bool(memory.spaces.gpus)
-    in_python = engine is EngineKind.LLAMA_CPP_PYTHON
+    in_python, by_ik = engine is EngineKind.LLAMA_CPP_PYTHON, engine is EngineKind.IK_LLAMA
     n_batch = UBATCH if in_python else BATCH
     return Placement(
         engine=engine,
@@ -67,12 +68,12 @@ def base_placement(
         flash_attn=FlashAttention.ON,
         n_threads=n_threads,
         n_threads_batch=n_threads_batch or n_threads,
-        use_mmap=True,
+        use_mmap=not by_ik,
         use_mlock=False,
         n_parallel=n_parallel,
         kv_unified=True,
         n_outputs=n_batch if in_python else n_parallel,
-        repack=has_gpu or in_python,
+        repack=has_gpu or in_python or by_ik,
     )
 
 

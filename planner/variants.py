@@ -54,13 +54,14 @@ def variants(placement: Placement, judge: Judge) -> Iterator[tuple[Placement, in
 def _turns(placement: Placement, judge: Judge) -> list[list[dict[str, Any]]]:
     """By knob, what may be set, nothing first."""
     has_gpu = bool(judge.memory.spaces.gpus)
+    by_ik = placement.engine is EngineKind.IK_LLAMA
     longer = [n for n in _LONGER_BATCHES if has_gpu and placement.n_ubatch < n <= placement.n_ctx]
     # Slots share the context unless speed is all that is asked and each keeps enough of it.
     is_enough = placement.n_ctx // placement.n_parallel >= WANTED_CONTEXT
     may_part = judge.request.objective is Objective.DECODE_SPEED and placement.n_parallel > 1 and is_enough
     return [
         [{}, *({"n_ubatch": n, "n_batch": max(placement.n_batch, n)} for n in longer)],
-        [{}, *([{"flash_attn": FlashAttention.OFF}] if placement.cache_type_k == "f16" else [])],
+        [{}, *([{"flash_attn": FlashAttention.OFF}] if placement.cache_type_k == "f16" and not by_ik else [])],
         [{}, *([{"repack": True}] if not has_gpu and judge.around.can_repack and not placement.repack else [])],
         [{}, *([{"kv_unified": False}] if may_part else [])],
         [{}, *([{"load_mtp": True}] if _may_draft(placement, judge) else [])],
@@ -82,9 +83,13 @@ def _has_room(memory: MemoryModel, placement: Placement) -> bool:
 
 
 def fits_while_loading(memory: MemoryModel, placement: Placement) -> bool:
-    """Whether main memory holds the file and its repacked copy together, as both are there while a CPU loads."""
+    """Whether main memory holds the file and its repacked copy together, as both are there while a CPU loads.
+
+    ik_llama.cpp repacks in place what it has read.
+    """
     host = memory.estimate(placement).devices[-1]
-    return bool(memory.spaces.gpus) or not placement.repack or host.margin_bytes >= host.weights_bytes
+    in_place = not placement.repack or placement.engine is EngineKind.IK_LLAMA
+    return bool(memory.spaces.gpus) or in_place or host.margin_bytes >= host.weights_bytes
 
 
 def _time(candidate: Candidate, judge: Judge) -> float:

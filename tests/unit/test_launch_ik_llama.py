@@ -17,6 +17,7 @@ from glmplan.planner.candidates import base_placement
 from glmplan.planner.memory import MemoryModel
 from glmplan.planner.neighbours import Surroundings, combined, neighbours
 from glmplan.planner.spaces import HostSpace, Spaces
+from glmplan.planner.variants import fits_while_loading
 from glmplan.profiles.probes.other_servers import find_ik_llama
 from glmplan.profiles.recipes import catalog_profile
 from glmplan.profiles.tape import TapeHost
@@ -148,6 +149,20 @@ def test_its_compute_buffer_is_what_its_log_said(n_ctx: int, n_ubatch: int, seen
     )
     (host,) = memory.estimate(replace(base, n_ubatch=n_ubatch)).devices
     assert host.compute_bytes / 2**20 == pytest.approx(seen_mib, abs=0.02)
+
+
+def test_its_plans_repack_in_place(tmp_path: Path) -> None:
+    memory = MemoryModel(catalog_profile("q4_K_M"), Spaces(gpus=(), host=HostSpace(usable_bytes=22 * GIB)))
+    kinds = (EngineKind.IK_LLAMA, EngineKind.LLAMA_SERVER)
+    by_ik, by_llama = (
+        base_placement(memory, engine=kind, n_ctx=8192, cache="f16", n_parallel=1, n_threads=8, n_threads_batch=8)
+        for kind in kinds
+    )
+    assert (by_ik.repack, by_ik.use_mmap) == (True, False)
+    # 17 GiB of file fit once into 22 GiB, but not beside a repacked copy.
+    assert fits_while_loading(memory, by_ik)
+    assert not fits_while_loading(memory, replace(by_llama, repack=True))
+    assert "--run-time-repack" in launch_of(engine_in(tmp_path), repack=True, use_mmap=False).argv
 
 
 def test_a_race_tries_it_on_processors_where_it_is_installed() -> None:
