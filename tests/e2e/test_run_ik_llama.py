@@ -23,8 +23,12 @@ KIND = EngineKind.IK_LLAMA.value
 
 @pytest.fixture(scope="module")
 def cut_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("cut") / "glm-4.7-flash-4-layers.gguf"
-    write_synthetic(path, catalog_profile("q4_K_M", n_layer=N_LAYER), random_weights=True)
+    return cut_to(N_LAYER, tmp_path_factory.mktemp("cut"))
+
+
+def cut_to(n_layer: int, folder: Path) -> Path:
+    path = folder / f"glm-4.7-flash-{n_layer}-layers.gguf"
+    write_synthetic(path, catalog_profile("q4_K_M", n_layer=n_layer), random_weights=True)
     return path
 
 
@@ -113,11 +117,11 @@ def _pid(console: Console) -> int | None:
     return next((row["pid"] for row in rows if row["state"] == "ready"), None)
 
 
-def test_a_race_measures_it_beside_llama_servers_own_choices(with_it: Console, cut_model: Path) -> None:
-    planned(with_it, cut_model, "--engine", "llama-server")
+def test_a_race_measures_it_beside_llama_servers_own_choices(with_it: Console, tmp_path: Path) -> None:
+    planned(with_it, cut_to(2, tmp_path), "--engine", "llama-server")
     left = ("flash_attn", "huge_pages", "n_batch", "n_ubatch", "n_threads")
     done = with_it.run(
-        "tune", "plan.json", *(word for knob in left for word in ("--pin", knob)), "--budget", "60s", "--depth", "128",
+        "tune", "plan.json", *(word for knob in left for word in ("--pin", knob)), "--budget", "70s", "--depth", "128",
         "--prompt-tokens", "64", "--output-tokens", "8", "-o", "tuned.json", "--json", timeout_s=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
