@@ -47,8 +47,8 @@ def launch(rival: Rival, plan: Plan, engine: Engine, endpoint: Endpoint) -> Laun
 
 
 def defaults_of(placement: Placement) -> Placement:
-    """The defaults of an engine without a command line, at the plan's context and slots."""
-    in_python = placement.engine is EngineKind.LLAMA_CPP_PYTHON
+    """An engine's defaults as a placement, at the plan's context and slots; of ik_llama.cpp, its own of `--help`."""
+    in_python, by_ik = placement.engine is EngineKind.LLAMA_CPP_PYTHON, placement.engine is EngineKind.IK_LLAMA
     n_batch = _N_UBATCH if in_python else _N_BATCH
     return replace(
         placement,
@@ -56,7 +56,7 @@ def defaults_of(placement: Placement) -> Placement:
         n_ubatch=_N_UBATCH,
         n_outputs=n_batch if in_python else placement.n_outputs,
         flash_attn=FlashAttention.OFF if in_python else FlashAttention.AUTO,
-        repack=True,
+        repack=not by_ik,
         use_mmap=True,
         use_mlock=False,
         op_offload=True,
@@ -82,7 +82,7 @@ def pinned(placement: Placement, log: Path) -> Placement | None:
     elif placement.n_gpu_layers:
         return None
     return replace(
-        defaults_of(placement),
+        defaults_of(replace(placement, engine=EngineKind.LLAMA_SERVER)),
         n_gpu_layers=n_gpu_layers,
         n_cpu_moe=0,
         override_tensor=(),

@@ -44,10 +44,11 @@ class Runner:
     def __init__(
         self, plan: Plan, engine: Engine, settings: BenchSettings, folder: Path, others: Sequence[Engine] = ()
     ) -> None:
-        """`engine` is the plan's and the rivals'; nothing is started yet."""
+        """`others` may serve the plan instead of `engine`; nothing is started yet."""
         self._plan = plan
-        self._engine = engine
         self._engines = {each.kind: each for each in (*others, engine)}
+        # A plan by another engine runs against llama-server's own choices too, where that is installed.
+        self.rivals_by = self._engines.get(EngineKind.LLAMA_SERVER, engine)
         self._settings = settings
         self._folder = folder
 
@@ -66,7 +67,8 @@ class Runner:
 
     def of_rival(self, rival: rivals.Rival) -> Taken:
         """One run of what the engine chooses itself; the same errors."""
-        return self._run(rivals.launch(rival, self._plan, self._engine, self._endpoint()), None, self._engine, "rival")
+        engine = self.rivals_by
+        return self._run(rivals.launch(rival, self._plan, engine, self._endpoint()), None, engine, "rival")
 
     @staticmethod
     def _endpoint() -> Endpoint:

@@ -156,7 +156,8 @@ def tuned(plan: "Plan", asked: Asked) -> "TuneReport":
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix="slots-") as slots:
         runner = Runner(plan, engine, settings, Path(slots), others)
-        race = Tuning(plan.placement, found, rivals.rivals_of(engine), memory, runner, wish, asked.budget_s)
+        against = rivals.rivals_of(runner.rivals_by)
+        race = Tuning(plan.placement, found, against, memory, runner, wish, asked.budget_s)
         default = rivals.defaults_of(plan.placement)
         if not race.field.rivals and default != plan.placement and memory.estimate(default).fits:
             race.add_default(rivals.DEFAULTS, default)
@@ -168,13 +169,14 @@ def tuned(plan: "Plan", asked: Asked) -> "TuneReport":
 
 
 def _other_engines(engine: "Engine", pins: frozenset[str]) -> tuple["Engine", ...]:
-    """What could serve the plan instead, where its engine is not pinned."""
+    """What could serve the plan instead, where its engine is not pinned; llama-server beside ik_llama.cpp always."""
     from glmplan.profiles.host import LocalHost
+    from glmplan.profiles.probes.engine import find_engines
     from glmplan.profiles.probes.other_servers import find_ik_llama
 
-    if "engine" in pins or engine.kind is EngineKind.IK_LLAMA:
-        return ()
-    found = find_ik_llama(LocalHost())
+    if engine.kind is EngineKind.IK_LLAMA:
+        return tuple(each for each in find_engines(LocalHost()) if each.kind is EngineKind.LLAMA_SERVER)
+    found = None if "engine" in pins else find_ik_llama(LocalHost())
     return () if found is None else (found,)
 
 

@@ -158,6 +158,20 @@ def test_defaults_of_engines_without_a_command_line() -> None:
     assert rivals.rivals_of(replace(ENGINE, kind=EngineKind.XLLAMACPP)) == ()
 
 
+def test_a_plan_by_ik_llama_runs_against_llama_servers_own_choices(tmp_path: Path) -> None:
+    by_ik = replace(plan().placement, engine=EngineKind.IK_LLAMA, n_gpu_layers=0, repack=True, use_mmap=False)
+    itself = replace(ENGINE, kind=EngineKind.IK_LLAMA)
+    settings = BenchSettings(depths=(0,), prompt_tokens=16, output_tokens=4)
+    alone, beside = (Runner(plan(), itself, settings, tmp_path, others) for others in ((), (ENGINE,)))
+    assert (alone.rivals_by.kind, beside.rivals_by.kind) == (EngineKind.IK_LLAMA, EngineKind.LLAMA_SERVER)
+    log = tmp_path / "log"
+    log.write_text("n_threads = 4 (n_threads_batch = 4)\n")
+    found = pinned(by_ik, log)
+    assert found is not None
+    assert (found.engine, found.repack, found.use_mmap) == (EngineKind.LLAMA_SERVER, True, True)
+    assert defaults_of(by_ik).repack is False
+
+
 def test_short_samples_are_repeated() -> None:
     assert samples_wanted(512, 32, 2000, 100) == 3
     assert samples_wanted(512, 32, 50, 10) == 1
