@@ -123,6 +123,9 @@ class ComputeBuffers:
     cpu_layer_without_flash: int
     cpu_logits_per_output: int
     cpu_logits: int
+    ik_expanded_per_context_token: int = 0
+    ik_expanded_per_batch_token: int = 0
+    ik_expanded: int = 0
 
 
 @noun

@@ -12,7 +12,7 @@ from glmplan.engine import Engine
 from glmplan.errors import NotExpressible
 from glmplan.launchers.knobs import Knob, words
 from glmplan.launchers.launch import MODEL_CARD, Endpoint, Launch
-from glmplan.launchers.llama_server import DROP_ENV
+from glmplan.launchers.llama_server import DROP_ENV, answering
 from glmplan.placement import Placement
 from glmplan.plan import Plan
 from glmplan.units import MIB
@@ -100,14 +100,9 @@ def _compute(placement: Placement) -> list[Knob]:
 
 
 def _service() -> list[Knob]:
-    """Templates, sampling, monitoring; nothing here changes memory."""
+    """Nothing here changes memory."""
     return [
-        Knob(spellings=("--jinja",)),
-        Knob(spellings=("--temp",), value=f"{MODEL_CARD.temperature:g}"),
-        Knob(spellings=("--top-p",), value=f"{MODEL_CARD.top_p:g}"),
-        Knob(spellings=("--min-p",), value=f"{MODEL_CARD.min_p:g}"),
-        Knob(spellings=("--repeat-penalty",), value=f"{MODEL_CARD.repeat_penalty:g}"),
-        Knob(spellings=("--metrics",)),
+        *answering(MODEL_CARD),
         Knob(spellings=("--webui",), value="none"),
         Knob(spellings=("--log-disable",)),  # a second log, in whatever folder this is started
     ]

@@ -178,12 +178,7 @@ def _compute(placement: Placement) -> list[Knob]:
 def _service(engine: Engine, sampling: Sampling) -> list[Knob]:
     """Templates, sampling, monitoring; nothing here changes memory."""
     knobs = [
-        Knob(spellings=("--jinja",)),
-        Knob(spellings=("--temp",), value=f"{sampling.temperature:g}"),
-        Knob(spellings=("--top-p",), value=f"{sampling.top_p:g}"),
-        Knob(spellings=("--min-p",), value=f"{sampling.min_p:g}"),
-        Knob(spellings=("--repeat-penalty",), value=f"{sampling.repeat_penalty:g}"),
-        Knob(spellings=("--metrics",)),
+        *answering(sampling),
         Knob(spellings=("--offline",)),
         Knob(spellings=("--no-webui", "--no-ui")),
         # Any web page could otherwise call a keyless server on this machine (llama.cpp PR 25655).
@@ -194,3 +189,15 @@ def _service(engine: Engine, sampling: Sampling) -> list[Knob]:
         # --load-mode is younger than that change.
         knobs.append(Knob(spellings=("--log-verbosity",), value="4"))
     return knobs
+
+
+def answering(sampling: Sampling) -> list[Knob]:
+    """Templates, sampling and monitoring, as llama-server and its forks spell them."""
+    return [
+        Knob(spellings=("--jinja",)),
+        Knob(spellings=("--temp",), value=f"{sampling.temperature:g}"),
+        Knob(spellings=("--top-p",), value=f"{sampling.top_p:g}"),
+        Knob(spellings=("--min-p",), value=f"{sampling.min_p:g}"),
+        Knob(spellings=("--repeat-penalty",), value=f"{sampling.repeat_penalty:g}"),
+        Knob(spellings=("--metrics",)),
+    ]

@@ -23,9 +23,6 @@ _PARTIAL_FRAGMENTS: Final = 42 * 1024 * 1024
 _CONVERTED_SLACK: Final = 22 * 1024 * 1024
 
 
-_EXPANDED_PER_TOKEN: Final = 52736
-_EXPANDED_PER_QUERY: Final = 320
-_EXPANDED_CONSTANT: Final = 32 * 1024 * 1024
 # Fewer outputs than this part of the batch leave a second hole that holds the experts' activations.
 _WIDE_OUTPUTS: Final = 0.6
 
@@ -293,11 +290,9 @@ def cpu_bytes(k: ComputeBuffers, shape: GraphShape) -> int:
     return max(peak, k.cpu_logits_per_output * shape.n_outputs + k.cpu_logits * u)
 
 
-def ik_expanded_bytes(n_ctx: int, n_ubatch: int) -> int:
-    """Compute buffer of ik_llama.cpp with an f16 latent cache and fused attention (`-mla 3`).
-
-    It expands a layer's whole cache to the keys and values of all heads. Read off ik-llama-cpp-python 0.1.5's server:
-    1,744.15 MiB for 32,768 tokens in batches of 512, 1,696.04 in batches of 128, 1,936.62 of 2,048, and 6,880.15 for
-    131,072 of 512. Quantised caches (1,481.65) and no fused attention (1,440.65) stay below it.
-    """
-    return n_ctx * (_EXPANDED_PER_TOKEN + 4 * n_ubatch) + _EXPANDED_CONSTANT + _EXPANDED_PER_QUERY * n_ubatch
+def ik_expanded_bytes(k: ComputeBuffers, n_ctx: int, n_ubatch: int) -> int:
+    """Compute buffer of ik_llama.cpp where it expands the latent cache of a layer to all heads; 0 where it has none."""
+    if not k.ik_expanded_per_context_token:
+        return 0
+    mask = 4 * n_ctx * n_ubatch
+    return n_ctx * k.ik_expanded_per_context_token + mask + n_ubatch * k.ik_expanded_per_batch_token + k.ik_expanded

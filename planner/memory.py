@@ -163,10 +163,8 @@ class MemoryModel:
         n_ubatch = -(-n_ubatch // placement.n_parallel) * placement.n_parallel
         flash = placement.flash_attn is not FlashAttention.OFF
         staged = layer_bytes(self.model.attention, kv_type, n_stream_ctx * n_stream)
-        is_latent = isinstance(self.model.attention, MlaAttention)
-        if is_latent:
+        if isinstance(self.model.attention, MlaAttention):
             staged *= 2
-        expands = by_ik and is_latent
         return GraphShape(
             n_ubatch=n_ubatch,
             n_ctx_stream=n_stream_ctx,
@@ -176,7 +174,7 @@ class MemoryModel:
             converted_kv=kv_type is not GgmlType.F16 and self._converts_kv,
             kv_staged_bytes=staged,
             wide_cache=not is_quantized(kv_type),
-            expanded_bytes=buffers.ik_expanded_bytes(n_stream_ctx, n_ubatch) if expands else 0,
+            expanded_bytes=buffers.ik_expanded_bytes(self._compute, n_stream_ctx, n_ubatch) if by_ik else 0,
         )
 
     def _host_only(self, table: OffloadTable, shape: GraphShape, kv_type: GgmlType) -> Buffers:

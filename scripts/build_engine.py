@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 VERSION = "0.3.36"
@@ -32,6 +33,7 @@ CMAKE_ARGS = " ".join(
     )
 )
 
+PIP = (sys.executable, "-m", "pip")
 # With AMX code this version aborts on the model's attention (ggml-backend.cpp:1294): docs/install.md.
 WITHOUT_AMX = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
 
@@ -73,13 +75,7 @@ def build(folder: Path) -> None:
     sys.stderr.write(f"compiling llama-cpp-python {VERSION} for this processor: 6 to 9 minutes on 2 cores\n")
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
         work = Path(name)
-        pip = [sys.executable, "-m", "pip"]
-        source = f"llama-cpp-python=={VERSION}"
-        run([*pip, "download", "-q", "--no-deps", "--no-binary", ":all:", source, "-d", str(work)])
-        (archive,) = work.glob("*.tar.gz")
-        with tarfile.open(archive) as tar:
-            tar.extractall(work, filter="data")
-        (tree,) = work.glob("llama_cpp_python-*/")
+        tree = unpacked(f"llama-cpp-python=={VERSION}", work)
         out = work / "engine"
         environment = {
             **os.environ,
@@ -88,9 +84,19 @@ def build(folder: Path) -> None:
             "CFLAGS": compiler_flags(),
             "CXXFLAGS": compiler_flags(),
         }
-        run([*pip, "wheel", "-q", "--no-deps", "-w", str(out), str(tree)], environment)
+        run([*PIP, "wheel", "-q", "--no-deps", "-w", str(out), str(tree)], environment)
         keep_headers(tree / "vendor" / "llama.cpp" / "ggml", out / "ggml")
         out.replace(folder)
+
+
+def unpacked(requirement: str, work: Path) -> Path:
+    """The source tree of a package, downloaded into `work`."""
+    run([*PIP, "download", "-q", "--no-deps", "--no-binary", ":all:", requirement, "-d", str(work)])
+    (archive,) = work.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        tar.extractall(work, filter="data")
+    (tree,) = (path for path in work.iterdir() if path.is_dir())
+    return tree
 
 
 def keep_headers(ggml: Path, target: Path) -> None:
@@ -107,13 +113,12 @@ def run(argv: list[str], environment: dict[str, str] | None = None) -> None:
         sys.exit(f"error: {' '.join(argv[:4])} ... ended with {done.returncode}")
 
 
-def main() -> None:
-    """Build if needed, then print the folder."""
-    folder = engine_folder()
-    if not folder.is_dir():
-        build(folder)
-    sys.stdout.write(f"{folder}\n")
+def kept(target: Path, build_it: Callable[[Path], None]) -> None:
+    """Build what is not there yet, and print where it is."""
+    if not target.exists():
+        build_it(target)
+    sys.stdout.write(f"{target}\n")
 
 
 if __name__ == "__main__":
-    main()
+    kept(engine_folder(), build)

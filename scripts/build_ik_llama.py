@@ -10,12 +10,11 @@ import hashlib
 import os
 import shutil
 import sys
-import tarfile
 import tempfile
 from pathlib import Path
 from typing import Final
 
-from build_engine import compiler_flags, engine_folder, processor_features, run
+from build_engine import compiler_flags, engine_folder, kept, processor_features, run, unpacked
 
 VERSION: Final = "0.1.5"
 OPTIONS: Final = (
@@ -46,13 +45,7 @@ def build(target: Path) -> None:
     sys.stderr.write(f"compiling ik_llama.cpp of ik-llama-cpp-python {VERSION}: 6 to 9 minutes on 2 cores\n")
     with tempfile.TemporaryDirectory(dir=target.parent.parent) as name:
         work = Path(name)
-        source = f"ik-llama-cpp-python=={VERSION}"
-        pip = [sys.executable, "-m", "pip"]
-        run([*pip, "download", "-q", "--no-deps", "--no-binary", ":all:", source, "-d", str(work)])
-        (archive,) = work.glob("*.tar.gz")
-        with tarfile.open(archive) as tar:
-            tar.extractall(work, filter="data")
-        (tree,) = work.glob("ik_llama_cpp_python-*/vendor/ik_llama.cpp")
+        tree = unpacked(f"ik-llama-cpp-python=={VERSION}", work) / "vendor" / "ik_llama.cpp"
         (tree / "common" / "cmake").mkdir(exist_ok=True)
         (tree / "common" / "cmake" / "build-info-gen-cpp.cmake").touch()
         (tree / "common" / "build-info.cpp").write_text(_BUILD_INFO, "utf-8")
@@ -72,13 +65,5 @@ def compile_server(tree: Path, into: Path) -> None:
     run(["cmake", "--build", str(into), "--target", "llama-server", "-j", jobs])
 
 
-def main() -> None:
-    """Build if needed, then print the program."""
-    target = program()
-    if not target.is_file():
-        build(target)
-    sys.stdout.write(f"{target}\n")
-
-
 if __name__ == "__main__":
-    main()
+    kept(program(), build)

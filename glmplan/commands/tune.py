@@ -13,7 +13,7 @@ from glmplan.commands.launching import for_this_machine, llama_cpp_engine_for, l
 from glmplan.commands.numbers import finite
 from glmplan.commands.plan import write_plan
 from glmplan.commands.situation import models_for, situation_of, without_gpus
-from glmplan.engine import EngineKind
+from glmplan.engine import Engine, EngineKind
 from glmplan.errors import InputError
 from glmplan.planner.verdict import Goal, Wish
 from glmplan.units import parse_seconds, parse_tokens
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from glmplan.benchmark import BenchSettings
-    from glmplan.engine import Engine
     from glmplan.machine import Machine
     from glmplan.plan import Plan
     from glmplan.planner.memory import MemoryModel
@@ -168,7 +167,7 @@ def tuned(plan: "Plan", asked: Asked) -> "TuneReport":
     return replace(report, plan=as_planned_for_its_engine(report.plan))
 
 
-def _other_engines(engine: "Engine", pins: frozenset[str]) -> tuple["Engine", ...]:
+def _other_engines(engine: Engine, pins: frozenset[str]) -> tuple[Engine, ...]:
     """What could serve the plan instead, where its engine is not pinned; llama-server beside ik_llama.cpp always."""
     from glmplan.profiles.host import LocalHost
     from glmplan.profiles.probes.engine import find_engines

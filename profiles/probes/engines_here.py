@@ -11,6 +11,7 @@ from glmplan.noun import noun
 from glmplan.profiles.host import Host
 from glmplan.profiles.probes.engine_places import Places
 from glmplan.profiles.probes.notes import Notes
+from glmplan.profiles.probes.other_servers import IK_VERSION
 
 
 @noun
@@ -29,7 +30,7 @@ _TOOLS: Final = {
     "llama-swap": _Tool(kind="llama-swap", arguments=("-version",), pattern=r"version:?\s+(\S+)"),
     # The daemon's version counts: `ollama version is X`, or `client version is X` while no daemon runs.
     "ollama": _Tool(kind="ollama", arguments=("--version",), pattern=r"version is (\S+)"),
-    "ik-llama-server": _Tool(kind="ik_llama.cpp", arguments=("--version",), pattern=r"version: (\d+ \(\w+\))"),
+    "ik-llama-server": _Tool(kind="ik_llama.cpp", arguments=("--version",), pattern=IK_VERSION.pattern),
     "lms": _Tool(kind="lm-studio", arguments=None),
     "docker": _Tool(kind="docker", arguments=("--version",)),
     "podman": _Tool(kind="podman", arguments=("--version",)),

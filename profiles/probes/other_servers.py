@@ -22,7 +22,7 @@ _OLLAMA_PORT: Final = 11434
 _OLLAMA_VERSION: Final = re.compile(r"version is (\S+)")
 _LOOPBACK: Final = "127.0.0.1"
 _ANY_ADDRESS: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, never bound
-_IK_VERSION: Final = re.compile(r"version: (\d+ \(\w+\))")
+IK_VERSION: Final = re.compile(r"version: (\d+ \(\w+\))")
 # Its own layout of help: both spellings, indented, `  -rtr,  --run-time-repack`.
 _IK_OPTION: Final = re.compile(r"^ +(?:-[\w-]+,? +)?(--[a-z][\w-]*)", re.MULTILINE)
 _IK_ONLY: Final = "--run-time-repack"
@@ -64,7 +64,7 @@ def find_ik_llama(host: Host) -> Engine | None:
     program = read_places(host).programs.get("ik-llama-server")
     if program is None:
         return None
-    said = _IK_VERSION.search(_printed(host, program, "--version"))
+    said = IK_VERSION.search(_printed(host, program, "--version"))
     flags = frozenset(_IK_OPTION.findall(_printed(host, program, "--help")))
     if said is None or _IK_ONLY not in flags:
         return None
