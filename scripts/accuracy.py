@@ -86,8 +86,8 @@ times as fast and answers three quarters as fast, and `tune` takes that only whe
 `--fit on`'s own configuration, said so, and pinned it. Huge pages may pay for what going without flash attention costs; whether they do
 depends on the machine's hour, as it shares its memory with others: where the engine's defaults decoded 16 tokens/s they were worth a
 quarter of both speeds, at 20 a tenth, at 23 nothing. A plan put together by hand had 1.3 times the prefill at the same decode once, and
-hours later, the machine fast, 1.12 to 1.18 times at 0.97 to 1.00 (bf16 cache, 512 tokens after 1,536). Two races then without
-ik_llama.cpp kept their plans: 1.06 to 1.14 times the prefill at 0.90 to 0.97 of the decode. Prompt batches of 64 to 512 tokens, one
+hours later, the machine fast, 1.14 to 1.18 times at 0.98 to 0.99 (bf16 cache, 512 tokens after 1,536). Two races then without
+ik_llama.cpp kept their plans: 1.07 to 1.14 times the prefill at 0.92 to 0.97 of the decode. Prompt batches of 64 to 512 tokens, one
 thread, weights in memory of their own, f32 caches, llama.cpp compiled with clang or without OpenMP were slower or within the noise.
 
 ik_llama.cpp wins both: about twice the prefill of llama-server's own choices and 1.3 times the decode. With huge pages on top its decode

@@ -14,6 +14,8 @@ from glmplan.planner.verdict import LEAST_ROUNDS, Arm, Goal, Outcome, Phase, Rol
 
 # Factors on prefill and decode, by knob or rival.
 Effects = Mapping[str, tuple[float, float]]
+# Factors on top of these, of knobs turned together.
+Together = Sequence[tuple[frozenset[str], tuple[float, float]]]
 
 
 class Simulation:
@@ -22,11 +24,11 @@ class Simulation:
     def __init__(
         self, seed: int, effects: Effects, *, neighbours: int = 8, rivals: int = 2, noise: float = 0.03,
         drift: float = 0.02, outliers: float = 0.0, budget_s: float = 60, goal: Goal = Goal.DECODE,
-        may_cost: float = 0.0, broken: Sequence[str] = (),
+        may_cost: float = 0.0, broken: Sequence[str] = (), together: Together = (),
     ) -> None:  # fmt: skip
         self.random = random.Random(seed)
         self.effects, self.noise, self.drift, self.outliers = effects, noise, drift, outliers
-        self.broken = broken
+        self.broken, self.together = broken, together
         self.now = self.level = 0.0
         self.arms = [
             Arm("plan", Role.PLAN),
@@ -46,6 +48,9 @@ class Simulation:
             raise Failed("broken")
         prefill = math.prod(self.effects.get(knob, (1, 1))[0] for knob in arm.knobs)
         decode = math.prod(self.effects.get(knob, (1, 1))[1] for knob in arm.knobs)
+        for knobs, (more_prefill, more_decode) in self.together:
+            if knobs <= arm.knobs:
+                prefill, decode = prefill * more_prefill, decode * more_decode
         return Speeds(300 * prefill * self._seen(), 20 * decode * self._seen())
 
     def _seen(self) -> float:
@@ -134,6 +139,18 @@ def test_what_costs_the_other_speed_is_combined_with_what_pays_for_it() -> None:
     shipped = [world.run().shipped.knobs for world in worlds]
     assert sum("n0" in knobs and bool({"n1", "n2"} & knobs) for knobs in shipped) >= 26, shipped
     assert not any(knobs == {"n0"} or "n3" in knobs for knobs in shipped)
+
+
+def test_knobs_that_pay_only_together_are_found() -> None:
+    """The rivals have more decode than the plan: only all three knobs have as much, and a quarter more prefill."""
+    effects = {"n0": (1.25, 0.85), "n1": (0.92, 1.1), "n2": (1.06, 1.04), "r0": (0.93, 1.07), "r1": (0.93, 1.07)}
+    together = ((frozenset({"n0", "n1"}), (1.02, 1.07)), (frozenset({"n1", "n2"}), (1.03, 1.03)))
+    worlds = [
+        Simulation(seed, effects, goal=Goal.PREFILL, noise=0.02, drift=0.01, budget_s=80, together=together)
+        for seed in range(60)
+    ]
+    shipped = [world.run().shipped.knobs for world in worlds]
+    assert sum({"n0", "n1", "n2"} <= knobs for knobs in shipped) >= 40, shipped
 
 
 def test_noise_excuses_a_cost_only_where_nobody_is_fast_without_one() -> None:
